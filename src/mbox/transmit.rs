@@ -1,0 +1,193 @@
+//! A message as POP3 sends it: CRLF line ends, dots stuffed. Runs in the worker.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use memchr::memchr_iter;
+
+use super::Message;
+use super::line_ends::completion;
+
+/// Read at a time. What comes of it, at most twice as much, stays in the second-level cache
+/// until the socket has taken it.
+const BLOCK: usize = 128 * 1024;
+
+/// Read first for TOP, which mostly ends within the first lines of a body.
+const TOP_BLOCK: usize = 16 * 1024;
+
+/// Why a message was not sent.
+#[derive(Debug)]
+pub enum TransmitError {
+    /// The mailbox could not be read.
+    Read(io::Error),
+    /// The mailbox ends within the message: another program shortened it.
+    Shrunk,
+    /// The sink did not take what it got.
+    Sink(io::Error),
+}
+
+impl TransmitError {
+    fn reading(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Shrunk } else { Self::Read(error) }
+    }
+}
+
+impl fmt::Display for TransmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(_) => write!(f, "read a message from the mailbox"),
+            Self::Shrunk => write!(f, "mailbox was shortened within a message"),
+            Self::Sink(_) => write!(f, "send a message"),
+        }
+    }
+}
+
+impl std::error::Error for TransmitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read(error) | Self::Sink(error) => Some(error),
+            Self::Shrunk => None,
+        }
+    }
+}
+
+/// Buffers, to be made once a session. Pages of them that no message needs stay untouched.
+pub struct Workspace {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Workspace {
+    /// Reserves addresses, no memory yet.
+    pub fn new() -> Self {
+        Self { input: vec![0; BLOCK], output: Vec::with_capacity(2 * BLOCK + 1) }
+    }
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Gives `message` to `sink` in pieces as large as possible, without the final ".CRLF". With
+/// `lines`, the header, the empty line and that many lines of the body (TOP); else all (RETR).
+pub fn transmit(
+    workspace: &mut Workspace,
+    file: &File,
+    message: &Message,
+    lines: Option<u64>,
+    sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), TransmitError> {
+    let mut served = message.served();
+    let mut encoder = Encoder::new();
+    let mut top = lines.map(Top::new);
+    // TOP is mostly about a header.
+    let mut block = if top.is_some() { TOP_BLOCK } else { BLOCK };
+    while !served.is_empty() {
+        let left = usize::try_from(served.end - served.start).unwrap_or(usize::MAX);
+        let Some(mut input) = workspace.input.get_mut(..left.min(block)) else { break };
+        block = BLOCK;
+        file.read_exact_at(input, served.start).map_err(TransmitError::reading)?;
+        served.start += input.len() as u64;
+        if let Some(end) = top.as_mut().and_then(|top| top.end(input)) {
+            input = input.get_mut(..end).unwrap_or_default();
+            served.end = served.start;
+        }
+        workspace.output.clear();
+        encoder.encode(input, &mut workspace.output);
+        if served.is_empty() {
+            workspace.output.extend_from_slice(completion(encoder.before));
+        }
+        sink(&workspace.output).map_err(TransmitError::Sink)?;
+    }
+    Ok(())
+}
+
+/// Turns bytes of an mbox into what a client gets, block by block.
+struct Encoder {
+    /// The last byte of the block before.
+    before: Option<u8>,
+}
+
+impl Encoder {
+    fn new() -> Self {
+        Self { before: None }
+    }
+
+    fn encode(&mut self, input: &[u8], output: &mut Vec<u8>) {
+        let mut rest = input;
+        let mut taken = 0;
+        for at in memchr_iter(b'\n', input) {
+            let Some((line, behind)) = rest.split_at_checked(at - taken) else { return };
+            self.part_of_line(line, output);
+            let crlf: &[u8] = if self.before == Some(b'\r') { b"\n" } else { b"\r\n" };
+            output.extend_from_slice(crlf);
+            self.before = Some(b'\n');
+            rest = behind.get(1..).unwrap_or_default();
+            taken = at + 1;
+        }
+        self.part_of_line(rest, output);
+    }
+
+    fn part_of_line(&mut self, part: &[u8], output: &mut Vec<u8>) {
+        let (Some(first), Some(last)) = (part.first(), part.last()) else { return };
+        if *first == b'.' && matches!(self.before, None | Some(b'\n')) {
+            output.push(b'.');
+        }
+        output.extend_from_slice(part);
+        self.before = Some(*last);
+    }
+}
+
+/// Finds where that ends which TOP sends.
+struct Top {
+    part: Part,
+    /// Lines of the body that are still to come.
+    lines: u64,
+    /// The last two bytes of the block before.
+    before: [u8; 2],
+}
+
+enum Part {
+    Header,
+    Body,
+}
+
+impl Top {
+    fn new(lines: u64) -> Self {
+        Self { part: Part::Header, lines, before: *b"\n\n" }
+    }
+
+    /// The end, when it is in `input`.
+    fn end(&mut self, input: &[u8]) -> Option<usize> {
+        for at in memchr_iter(b'\n', input) {
+            match self.part {
+                Part::Header if self.is_empty_line(input, at) => self.part = Part::Body,
+                Part::Header => continue,
+                Part::Body => self.lines -= 1,
+            }
+            if self.lines == 0 {
+                return Some(at + 1);
+            }
+        }
+        self.before = match (input, self.before) {
+            ([.., a, b], _) => [*a, *b],
+            ([b], [_, a]) => [a, *b],
+            ([], before) => before,
+        };
+        None
+    }
+
+    /// Whether the line that ends at `at` is empty.
+    fn is_empty_line(&self, input: &[u8], at: usize) -> bool {
+        let [a, b] = self.before;
+        match input.get(..at).unwrap_or_default() {
+            [] => b == b'\n' || [a, b] == *b"\n\r",
+            [c] => *c == b'\n' || [b, *c] == *b"\n\r",
+            line => line.ends_with(b"\n") || line.ends_with(b"\n\r"),
+        }
+    }
+}

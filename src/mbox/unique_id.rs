@@ -1,0 +1,190 @@
+//! Unique-ids: those of 1.0.3, made unique where it gives one id to several messages. Runs in the
+//! worker.
+//!
+//! 1.0.3 hashes a few headers only, so that different messages can share an id, which RFC 1939
+//! section 7 forbids. Of the messages that share one, the first keeps it as it is; the id of each
+//! other one gets a suffix: the digest of its content, and an ordinal from the second copy of the
+//! same content on. Which messages have which of these ids is [`Remembered`] between sessions,
+//! so that an id stays when the messages before it are gone, and no new message gets one
+//! while messages that shared it are there.
+//!
+//! Copies of one content can't be told apart, and need not be: they hold their ordinals in the
+//! order of the file.
+
+use std::fmt;
+use std::fs::File;
+
+use super::content::ContentDigest;
+use super::remembered::{Entry, Remembered};
+use super::scan::{Pass, ScanError};
+use super::{Index, Message, NOT_DISTINGUISHED};
+
+/// The id as 1.0.3 gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct BaseId(pub(super) u64);
+
+impl BaseId {
+    /// Of the digest of the identifying header lines: its first two little-endian words.
+    pub(super) fn new(digest: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        Self(u64::from_be_bytes([d, c, b, a, h, g, f, e]))
+    }
+}
+
+impl fmt::Display for BaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// MD5 of the content of a message, without the headers in which programs note its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ContentId(pub(super) [u8; 16]);
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// What tells a message from others with the same base id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Distinction {
+    content: ContentId,
+    ordinal: Ordinal,
+}
+
+/// Which of the copies of one content a message is. 0 is the message whose id has no suffix.
+pub(super) type Ordinal = u32;
+
+/// The ordinal of the message that has the id as 1.0.3 gives it.
+const WITHOUT_SUFFIX: Ordinal = 0;
+
+/// The unique-id of a message: 16 to 60 characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UniqueId {
+    base: BaseId,
+    distinction: Option<Distinction>,
+}
+
+impl fmt::Display for UniqueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.base.fmt(f)?;
+        match self.distinction {
+            None | Some(Distinction { ordinal: WITHOUT_SUFFIX, .. }) => Ok(()),
+            Some(Distinction { content, ordinal: 1 }) => write!(f, "-{content}"),
+            Some(Distinction { content, ordinal }) => write!(f, "-{content}-{ordinal}"),
+        }
+    }
+}
+
+impl Index {
+    /// The unique-id of a message of this index.
+    pub fn unique_id(&self, message: &Message) -> UniqueId {
+        UniqueId { base: message.base, distinction: self.distinction(message).copied() }
+    }
+
+    /// Makes the ids unique, with those that are remembered. Reads messages again that share
+    /// their id with others, or did when it was last written down.
+    pub fn distinguish(&mut self, file: &File, remembered: &Remembered) -> Result<(), ScanError> {
+        self.distinctions.clear();
+        for message in &mut self.messages {
+            message.distinction = NOT_DISTINGUISHED;
+        }
+        let mut by_base: Vec<u32> = (0..).take(self.messages.len()).collect();
+        by_base.sort_unstable_by_key(|number| (self.base(*number), *number));
+        let mut pass = Pass::new(ContentDigest::default());
+        let mut rest = by_base.as_slice();
+        while let Some(base) = rest.first().and_then(|number| self.base(*number)) {
+            let count = rest.partition_point(|number| self.base(*number) == Some(base));
+            let Some((group, behind)) = rest.split_at_checked(count) else { break };
+            rest = behind;
+            let entries = remembered.of(base);
+            if group.len() > 1 || !entries.is_empty() {
+                self.distinguish_group(file, &mut pass, group, entries)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to be remembered when the messages of which `is_deleted` is true are gone.
+    /// It takes the number of a message counted from 0.
+    pub fn remembered(&self, mut is_deleted: impl FnMut(usize) -> bool) -> Remembered {
+        let kept = self.messages.iter().enumerate().filter(|(number, _)| !is_deleted(*number));
+        Remembered::of_ordinals(kept.filter_map(|(_, message)| {
+            let Distinction { content, ordinal } = *self.distinction(message)?;
+            Some((message.base, content, ordinal))
+        }))
+    }
+
+    fn base(&self, number: u32) -> Option<BaseId> {
+        self.messages.get(number as usize).map(|message| message.base)
+    }
+
+    fn distinction(&self, message: &Message) -> Option<&Distinction> {
+        self.distinctions.get(message.distinction as usize)
+    }
+
+    /// `group`: all messages of one base id, in the order of the file.
+    fn distinguish_group(
+        &mut self,
+        file: &File,
+        pass: &mut Pass<ContentDigest>,
+        group: &[u32],
+        entries: &[Entry],
+    ) -> Result<(), ScanError> {
+        let mut copies = Vec::with_capacity(group.len());
+        for number in group {
+            let Some(message) = self.messages.get(*number as usize) else { continue };
+            copies.push((content_id(file, pass, message)?, *number));
+        }
+        copies.sort_unstable();
+        let is_here = |entry: &Entry| {
+            copies.binary_search_by_key(&entry.content, |(content, _)| *content).is_ok()
+        };
+        // As long as a message is here whose id was told apart from another one's, the id without
+        // a suffix is that other one's, here or gone.
+        let without_suffix = if entries.iter().any(is_here) { None } else { group.first() };
+        for same in copies.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((content, _)) = same.first() else { continue };
+            let mut known = ordinals_of(entries, *content);
+            let mut next = WITHOUT_SUFFIX + 1;
+            for (content, number) in same {
+                let ordinal = match known.next() {
+                    Some(ordinal) => ordinal,
+                    None if without_suffix == Some(number) => WITHOUT_SUFFIX,
+                    None => next,
+                };
+                next = next.max(ordinal.saturating_add(1));
+                if let Some(message) = self.messages.get_mut(*number as usize) {
+                    let at = u32::try_from(self.distinctions.len());
+                    message.distinction = at.unwrap_or(NOT_DISTINGUISHED);
+                    self.distinctions.push(Distinction { content: *content, ordinal });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ordinals that are remembered for one content, ascending.
+fn ordinals_of(entries: &[Entry], content: ContentId) -> impl Iterator<Item = Ordinal> {
+    let from = entries.partition_point(|entry| entry.content < content);
+    let of_content = entries.iter().skip(from).take_while(move |entry| entry.content == content);
+    of_content.flat_map(|entry| entry.first..=entry.last)
+}
+
+/// Reads a message again for the digest of its content.
+fn content_id(
+    file: &File,
+    pass: &mut Pass<ContentDigest>,
+    message: &Message,
+) -> Result<ContentId, ScanError> {
+    let mut digest = None;
+    pass.run(file, message.range(), &mut |found| {
+        digest.get_or_insert(found.hash);
+        Ok(())
+    })?;
+    // No message is here any more: the file changed under the scan.
+    digest.map(ContentId).ok_or(ScanError::Shrunk)
+}
