@@ -12,7 +12,8 @@ Each host has network, processes and files of its own (systemd-nspawn, private n
 only), registers with nothing on this machine, and is gone when the block ends, however it ends.
 """
 
+from . import machine, sample_mail
 from .booted import Command, Host
 from .roots import RELEASES, cached_root, throwaway_copy
 
-__all__ = ["RELEASES", "Command", "Host", "cached_root", "throwaway_copy"]
+__all__ = ["RELEASES", "Command", "Host", "cached_root", "machine", "sample_mail", "throwaway_copy"]
