@@ -16,6 +16,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`scan`] | one pass over a mailbox: where messages are, how large, which id, which fingerprint |
+//! | `error` | why a mailbox can't be served |
 //! | `window` | the buffer of that pass |
 //! | `header` | what a header line means to the pass |
 //! | `line_ends` | counting at memory speed |
@@ -26,10 +27,13 @@
 //! | [`relocate`] | finding messages again in a mailbox that others changed |
 
 mod content;
+mod error;
 mod header;
 mod line_ends;
 pub mod relocate;
 pub mod remembered;
+#[cfg(test)]
+mod samples;
 pub mod scan;
 pub mod transmit;
 pub mod unique_id;
@@ -37,9 +41,10 @@ mod window;
 
 use std::fmt;
 
+pub use error::ScanError;
 pub use relocate::{relocate, still_there};
 pub use remembered::Remembered;
-pub use scan::{ScanError, scan};
+pub use scan::scan;
 pub use transmit::{TransmitError, Workspace, transmit};
 pub use unique_id::UniqueId;
 

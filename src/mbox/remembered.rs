@@ -139,3 +139,62 @@ fn digits(text: &str, count: usize) -> Option<&str> {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     (text.len() == count && text.bytes().all(is_digit)).then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mbox::samples::Random;
+
+    const A: &str = "2361652db9c46537 9e107d9d372bb6826bd81d3542a419d6 0\n";
+    const B: &str = "2361652db9c46537 e4d909c290d0fb1ca068ffaddf22cbd0 1-3\n";
+
+    #[test]
+    fn what_is_printed_is_read_again() {
+        let text = format!("{A}{B}");
+        let (remembered, damaged) = Remembered::parse(text.as_bytes());
+        assert_eq!((remembered.to_string(), damaged), (text, 0));
+    }
+
+    #[test]
+    fn damaged_lines_cost_only_themselves() {
+        let lines = [
+            "",
+            "2361652DB9C46537 9e107d9d372bb6826bd81d3542a419d6 0",
+            "2361652db9c46537 9e107d9d372bb6826bd81d3542a419d6",
+            "2361652db9c46537 9e107d9d372bb6826bd81d3542a419d6 x",
+            "2361652db9c46537 9e107d9d372bb6826bd81d3542a419d6 3-2",
+            "2361652db9c46537 9e107d9d372bb6826bd81d3542a419d6 4294967295",
+            "2361652db9c46537 9e107d9d372bb6826bd81d3542a419d6 4294967296",
+            "+361652db9c46537 9e107d9d372bb6826bd81d3542a419d6 0",
+            "2361652db9c4653\u{e9} 9e107d9d372bb6826bd81d3542a419d6 0",
+            "\0\0\0\0",
+        ];
+        for line in lines {
+            let (remembered, damaged) = Remembered::parse(format!("{A}{line}\n{B}").as_bytes());
+            assert_eq!(remembered.to_string(), format!("{A}{B}"), "{line}");
+            assert_eq!(damaged, usize::from(!line.is_empty()), "{line}");
+        }
+    }
+
+    #[test]
+    fn entries_that_overlap_are_not_taken_twice() {
+        let (remembered, damaged) = Remembered::parse(format!("{B}{B}{A}").as_bytes());
+        assert_eq!((remembered.to_string(), damaged), (format!("{A}{B}"), 1));
+        let within = B.replace("1-3", "2");
+        assert_eq!(Remembered::parse(format!("{B}{within}").as_bytes()).0.to_string(), B);
+    }
+
+    #[test]
+    fn any_bytes_have_an_answer() {
+        let mut random = Random::new(1);
+        for _ in 0..2000 {
+            let mut text = format!("{A}{B}{A}").into_bytes();
+            for _ in 0..3 {
+                let at = random.below(text.len());
+                text[at] = random.below(256) as u8;
+            }
+            let (once, _) = Remembered::parse(&text);
+            assert_eq!(Remembered::parse(once.to_string().as_bytes()), (once, 0));
+        }
+    }
+}

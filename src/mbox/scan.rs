@@ -6,9 +6,7 @@
 //! length does not matter. Nothing is taken from what a message says of itself: Content-Length
 //! is ignored.
 
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 
 use md5::{Digest as _, Md5};
@@ -16,6 +14,7 @@ use memchr::memchr;
 use memchr::memmem::Finder;
 
 use super::content::{ContentHash, Fingerprint};
+use super::error::ScanError;
 use super::header::{Header, Meaning};
 use super::line_ends::{completion, empty_line, missing_crs, trailing_empty_line};
 use super::unique_id::BaseId;
@@ -25,67 +24,7 @@ use super::{Index, Limits, Message, NOT_DISTINGUISHED, Octets};
 /// How a From_ line begins.
 const FROM: &[u8] = b"From ";
 
-/// Why a mailbox can't be served.
-#[derive(Debug)]
-pub enum ScanError {
-    /// The file is larger than the limit.
-    TooLarge {
-        /// Its size on disk.
-        size: u64,
-        /// What is allowed.
-        limit: u64,
-    },
-    /// There are more messages than the limit.
-    TooManyMessages {
-        /// What is allowed.
-        limit: u32,
-    },
-    /// The file does not begin with a From_ line, so it is no mbox.
-    NotMbox {
-        /// Where something else was found.
-        offset: u64,
-    },
-    /// The file ended early: another program shortened it.
-    Shrunk,
-    /// The file could not be read.
-    Read(io::Error),
-}
-
-impl fmt::Display for ScanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge { size, limit } => {
-                write!(f, "mailbox has {size} bytes, more than the limit of {limit}")
-            }
-            Self::TooManyMessages { limit } => {
-                write!(f, "mailbox has more messages than the limit of {limit}")
-            }
-            Self::NotMbox { offset } => {
-                write!(f, "not a mailbox in mbox format: no \"From \" line at byte {offset}")
-            }
-            Self::Shrunk => write!(f, "mailbox was shortened by another program while it was read"),
-            Self::Read(_) => write!(f, "read the mailbox"),
-        }
-    }
-}
-
-impl std::error::Error for ScanError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(error) => Some(error),
-            Self::TooLarge { .. }
-            | Self::TooManyMessages { .. }
-            | Self::NotMbox { .. }
-            | Self::Shrunk => None,
-        }
-    }
-}
-
-impl From<io::Error> for ScanError {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Shrunk } else { Self::Read(error) }
-    }
-}
+const LINE_FEEDS: [u8; 64] = [b'\n'; 64];
 
 /// Finds the messages in the first `size` bytes of `file`. `key` is random and the same for all
 /// scans of a session: fingerprints are compared only between these.
@@ -242,19 +181,23 @@ impl<C: ContentHash> Pass<C> {
         self.window.len().saturating_sub(ahead)
     }
 
-    fn preamble(&mut self, position: usize) -> Result<Step, ScanError> {
-        if position >= self.decided() {
-            return Ok(Step::More(State::Preamble, position));
+    fn preamble(&mut self, start: usize) -> Result<Step, ScanError> {
+        let decided = self.decided();
+        let mut position = start;
+        while position < decided {
+            let rest = self.window.rest(position);
+            if rest.starts_with(FROM) {
+                self.begin(position);
+                return Ok(Step::On(State::FromLine, position));
+            }
+            position += match empty_line(rest) {
+                // A file that is nothing but line feeds is passed over by leaps.
+                Some(_) if rest.starts_with(&LINE_FEEDS) => LINE_FEEDS.len(),
+                Some(length) => usize::from(length),
+                None => return Err(ScanError::NotMbox { offset: self.window.offset(position) }),
+            };
         }
-        let rest = self.window.rest(position);
-        if rest.starts_with(FROM) {
-            self.begin(position);
-            return Ok(Step::On(State::FromLine, position));
-        }
-        match empty_line(rest) {
-            Some(length) => Ok(Step::On(State::Preamble, position + usize::from(length))),
-            None => Err(ScanError::NotMbox { offset: self.window.offset(position) }),
-        }
+        Ok(Step::More(State::Preamble, position))
     }
 
     fn rest_of_from_line(&mut self, position: usize) -> Step {
@@ -395,5 +338,133 @@ impl<C: ContentHash> Pass<C> {
             hash: self.hash.finish(),
             is_folder_internal_data: current.header.is_folder_internal_data(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mbox::samples::{KEY, file, index, mailbox, read};
+
+    const NO_LIMITS: Limits = Limits { messages: u32::MAX, file_size: None };
+
+    fn octets(mailbox: &[u8]) -> Vec<u64> {
+        index(mailbox).messages().iter().map(|message| message.octets().0).collect()
+    }
+
+    #[test]
+    fn places_and_sizes_are_those_of_an_obvious_reading() {
+        for seed in 0..3000 {
+            let mailbox = mailbox(seed);
+            let found: Vec<_> = index(&mailbox)
+                .messages()
+                .iter()
+                .map(|message| (message.start, message.end, message.octets().0))
+                .collect();
+            let expected: Vec<_> = read(&mailbox)
+                .iter()
+                .map(|message| (message.start, message.end, message.octets()))
+                .collect();
+            assert_eq!(found, expected, "seed {seed}: {}", mailbox.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn messages_lie_without_a_gap_to_the_end_of_the_file() {
+        for seed in 0..300 {
+            let mailbox = mailbox(seed);
+            let index = index(&mailbox);
+            let ends: Vec<_> = index.messages().iter().map(|message| message.end).collect();
+            let starts: Vec<_> = index.messages().iter().map(|message| message.start).collect();
+            assert_eq!(ends[..ends.len() - 1], starts[1..]);
+            assert_eq!(ends.last(), Some(&(mailbox.len() as u64)));
+        }
+    }
+
+    #[test]
+    fn a_missing_last_line_end_counts() {
+        assert_eq!(octets(b"From a\nSubject: x\n\nbody"), [20]);
+        assert_eq!(octets(b"From a\nSubject: x\n\nbody\r"), [20]);
+        assert_eq!(octets(b"From a\nSubject: x"), [12]);
+    }
+
+    #[test]
+    fn the_empty_line_between_messages_is_no_part_of_a_body() {
+        assert_eq!(octets(b"From a\nS: x\n\nx\n\nFrom b\nS: x\n\n\n"), [11, 8]);
+        assert_eq!(octets(b"From a\nS: x\n\nFrom b\nS: x\n"), [8, 6]);
+    }
+
+    #[test]
+    fn crlf_counts_as_two_and_separates_messages() {
+        assert_eq!(octets(b"From a\r\nS: x\r\n\r\nx\r\n\r\nFrom b\r\nS: x\r\n\r\n"), [11, 8]);
+    }
+
+    #[test]
+    fn a_from_line_alone_is_a_message_of_no_octets() {
+        assert_eq!(octets(b"From a\nS: x\n\nx\n\nFrom b\n"), [11, 0]);
+        assert_eq!(octets(b"From a\nFrom b\nS: x\n\n"), [0, 8]);
+        assert_eq!(octets(b"From "), [0]);
+    }
+
+    #[test]
+    fn empty_lines_before_the_first_message_are_passed_over_at_any_number() {
+        for count in [0, 1, 63, 64, 65, 1000] {
+            let mailbox = [b"\n".repeat(count), b"\r\nFrom a\nS: x\n\n".to_vec()].concat();
+            assert_eq!(octets(&mailbox), [8]);
+        }
+        assert_eq!(octets(b"\n\n"), [0; 0]);
+        assert_eq!(octets(b""), [0; 0]);
+    }
+
+    #[test]
+    fn anything_else_before_the_first_message_is_no_mbox() {
+        for (mailbox, at) in [(&b"hello\n\nFrom a\n"[..], 0), (b"\n\n \nFrom a\n", 2)] {
+            let scanned = scan(&file(mailbox), mailbox.len() as u64, &NO_LIMITS, KEY);
+            assert!(matches!(scanned, Err(ScanError::NotMbox { offset }) if offset == at));
+        }
+    }
+
+    #[test]
+    fn folder_internal_data_is_hidden_and_nothing_else() {
+        let data = "From a\nSubject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n\
+                    X-IMAP: 1 2\nStatus: RO\n\nThis text is part of the internal format.\n\n";
+        let mail = "From b\nS: x\n\n";
+        let hidden = index(format!("{data}{mail}").as_bytes());
+        assert_eq!(hidden.messages().len(), 1);
+        assert_eq!(
+            hidden.messages()[0].range(),
+            data.len() as u64..(data.len() + mail.len()) as u64
+        );
+        assert_eq!(index(format!("{mail}{data}").as_bytes()).messages().len(), 2);
+        assert_eq!(index(data.replace("X-IMAP", "X-MAP").as_bytes()).messages().len(), 1);
+    }
+
+    #[test]
+    fn a_fingerprint_changes_with_content_and_not_with_status() {
+        let fingerprint = |mailbox: &str| index(mailbox.as_bytes()).messages()[0].fingerprint;
+        let plain = fingerprint("From a\nSubject: x\n\nbody\n");
+        assert_eq!(plain, fingerprint("From a\nStatus: RO\nSubject: x\nX-UID: 7\n\nbody\n\n"));
+        assert_eq!(plain, fingerprint("From a\nSubject: x\nX-Keywords: a\n b\n\nbody\n"));
+        assert_ne!(plain, fingerprint("From a\nSubject: x\n\nbodY\n"));
+        assert_ne!(plain, fingerprint("From a\nSubject: y\n\nbody\n"));
+        assert_ne!(plain, fingerprint("From a\nSubject: x\n\nStatus: RO\nbody\n"));
+    }
+
+    #[test]
+    fn limits_are_the_last_that_is_allowed() {
+        let mailbox = b"From a\nS: x\n\nFrom b\nS: x\n\n";
+        let size = mailbox.len() as u64;
+        let scanned = |messages, file_size| {
+            scan(&file(mailbox), size, &Limits { messages, file_size: Some(file_size) }, KEY)
+        };
+        assert!(scanned(2, size).is_ok());
+        assert!(matches!(scanned(1, size), Err(ScanError::TooManyMessages { limit: 1 })));
+        assert!(matches!(scanned(2, size - 1), Err(ScanError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_file_that_ends_before_its_size_is_noticed() {
+        let scanned = scan(&file(b"From a\nS: x\n\n"), 400, &NO_LIMITS, KEY);
+        assert!(matches!(scanned, Err(ScanError::Shrunk)));
     }
 }

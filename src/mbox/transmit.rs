@@ -11,11 +11,11 @@ use super::Message;
 use super::line_ends::completion;
 
 /// Read at a time. What comes of it, at most twice as much, stays in the second-level cache
-/// until the socket has taken it.
-const BLOCK: usize = 128 * 1024;
+/// until the socket has taken it. Small in tests, so that lines lie across its edges.
+const BLOCK: usize = if cfg!(test) { 5 } else { 128 * 1024 };
 
 /// Read first for TOP, which mostly ends within the first lines of a body.
-const TOP_BLOCK: usize = 16 * 1024;
+const TOP_BLOCK: usize = if cfg!(test) { 3 } else { 16 * 1024 };
 
 /// Why a message was not sent.
 #[derive(Debug)]
@@ -189,5 +189,69 @@ impl Top {
             [c] => *c == b'\n' || [b, *c] == *b"\n\r",
             line => line.ends_with(b"\n") || line.ends_with(b"\n\r"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mbox::samples::{file, index, mailbox, read};
+
+    fn sent(mailbox: &[u8], number: usize, lines: Option<u64>) -> Vec<u8> {
+        let mut sent = Vec::new();
+        let message = index(mailbox).messages()[number];
+        let sink = &mut |piece: &[u8]| {
+            sent.extend_from_slice(piece);
+            Ok(())
+        };
+        transmit(&mut Workspace::new(), &file(mailbox), &message, lines, sink).unwrap();
+        sent
+    }
+
+    #[test]
+    fn what_is_sent_is_what_an_obvious_reading_sends() {
+        for seed in 0..1000 {
+            let mailbox = mailbox(seed);
+            for (number, message) in read(&mailbox).iter().enumerate() {
+                for lines in [None, Some(0), Some(1), Some(3), Some(u64::MAX / 2)] {
+                    let (sent, expected) = (sent(&mailbox, number, lines), message.sent(lines));
+                    assert_eq!(
+                        sent.escape_ascii().to_string(),
+                        expected.escape_ascii().to_string(),
+                        "seed {seed}, message {number}, lines {lines:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_is_what_is_sent_without_stuffed_dots() {
+        for seed in 0..1000 {
+            let mailbox = mailbox(seed);
+            for (number, message) in index(&mailbox).messages().iter().enumerate() {
+                let sent = sent(&mailbox, number, None);
+                let stuffed = sent.split_inclusive(|byte| *byte == b'\n');
+                let dots = stuffed.filter(|line| line.starts_with(b".")).count() as u64;
+                assert_eq!(message.octets().0, sent.len() as u64 - dots, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn crlf_stays_as_it_is_and_no_cr_is_doubled() {
+        assert_eq!(
+            sent(b"From a\r\nS: x\r\n\r\na\nb\r\nc\r", 0, None),
+            b"S: x\r\n\r\na\r\nb\r\nc\r\n"
+        );
+    }
+
+    #[test]
+    fn a_file_that_shrank_within_the_message_is_noticed() {
+        let mailbox = b"From a\nS: x\n\nbody\n";
+        let message = index(mailbox).messages()[0];
+        let shrunk = file(&mailbox[..12]);
+        let sent = transmit(&mut Workspace::new(), &shrunk, &message, None, &mut |_| Ok(()));
+        assert!(matches!(sent, Err(TransmitError::Shrunk)));
     }
 }

@@ -15,8 +15,9 @@ use std::fmt;
 use std::fs::File;
 
 use super::content::ContentDigest;
+use super::error::ScanError;
 use super::remembered::{Entry, Remembered};
-use super::scan::{Pass, ScanError};
+use super::scan::Pass;
 use super::{Index, Message, NOT_DISTINGUISHED};
 
 /// The id as 1.0.3 gives it.
@@ -187,4 +188,152 @@ fn content_id(
     })?;
     // No message is here any more: the file changed under the scan.
     digest.map(ContentId).ok_or(ScanError::Shrunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::mbox::samples::{Random, file, index, mailbox};
+
+    /// A message whose id does not depend on its text.
+    fn message(text: &str) -> String {
+        format!("From a\nSubject: {text}\n\n{text}\n\n")
+    }
+
+    /// One session: the ids, and what is remembered when it deletes some messages.
+    fn session(mailbox: &str, remembered: &mut String, deleted: &[usize]) -> Vec<String> {
+        let mut index = index(mailbox.as_bytes());
+        let before = Remembered::parse(remembered.as_bytes()).0;
+        index.distinguish(&file(mailbox.as_bytes()), &before).unwrap();
+        *remembered = index.remembered(|number| deleted.contains(&number)).to_string();
+        index.messages().iter().map(|message| index.unique_id(message).to_string()).collect()
+    }
+
+    fn all_differ(ids: &[String]) -> bool {
+        ids.iter().collect::<HashSet<_>>().len() == ids.len()
+    }
+
+    #[test]
+    fn an_id_is_the_one_of_popa3d_1_0_3() {
+        // As Debian's popa3d 1.0.3-1.1 gives them.
+        let mailbox = "From a@b Mon\nSubject: x\nDate: y\n\nbody\n\nFrom c\n\nq\n";
+        let ids = session(mailbox, &mut String::new(), &[]);
+        assert_eq!(ids, ["2361652db9c46537", "d98c1dd404b2008f"]);
+    }
+
+    #[test]
+    fn ids_that_differ_leave_nothing_to_remember() {
+        let mut remembered = String::new();
+        session("From a\nDate: 1\n\na\n\nFrom b\nDate: 2\n\na\n", &mut remembered, &[]);
+        assert_eq!(remembered, "");
+    }
+
+    #[test]
+    fn only_the_first_of_a_shared_id_is_without_suffix() {
+        let mailbox = [message("one"), message("two"), message("one")].concat();
+        let ids = session(&mailbox, &mut String::new(), &[]);
+        assert_eq!(ids[0], "d98c1dd404b2008f");
+        assert!(ids[1].starts_with("d98c1dd404b2008f-"));
+        assert!(all_differ(&ids));
+        assert!(ids.iter().all(|id| id.len() <= 70));
+    }
+
+    #[test]
+    fn a_suffix_stays_when_the_first_is_gone_and_new_mail_gets_another() {
+        let mut remembered = String::new();
+        let [one, two, three] = ["one", "two", "three"].map(message);
+        let before = session(&format!("{one}{two}"), &mut remembered, &[0]);
+        let after = session(&format!("{two}{three}"), &mut remembered, &[]);
+        assert_eq!(before[1], after[0]);
+        assert!(!before.contains(&after[1]));
+        assert_eq!(session(&two, &mut remembered, &[]), after[..1]);
+    }
+
+    #[test]
+    fn the_last_one_without_suffix_needs_no_memory() {
+        let mut remembered = String::new();
+        let [one, two] = ["one", "two"].map(message);
+        session(&format!("{one}{two}"), &mut remembered, &[1]);
+        assert_eq!(remembered, "");
+    }
+
+    #[test]
+    fn a_suffix_is_the_same_whatever_status_another_program_notes() {
+        let mut remembered = String::new();
+        let [one, two] = ["one", "two"].map(message);
+        let before = session(&format!("{one}{two}"), &mut remembered, &[]);
+        let read = |message: String| message.replacen("\n\n", "\nStatus: RO\nX-Keywords:\n\n", 1);
+        let after = session(&format!("{}{}", read(two), read(one)), &mut remembered, &[]);
+        assert_eq!([&before[1], &before[0]], [&after[0], &after[1]]);
+    }
+
+    #[test]
+    fn copies_keep_their_ids_whichever_is_deleted() {
+        for deleted in 0..5 {
+            let mut remembered = String::new();
+            let mut ids = session(&message("same").repeat(5), &mut remembered, &[deleted]);
+            assert!(all_differ(&ids));
+            ids.remove(deleted);
+            // One more arrives in the meantime.
+            let after = session(&message("same").repeat(5), &mut remembered, &[]);
+            assert!(all_differ(&after));
+            assert_eq!(ids, after[..4]);
+        }
+    }
+
+    #[test]
+    fn copies_that_another_program_deleted_leave_ids_to_the_others() {
+        let mut remembered = String::new();
+        let before = session(&message("same").repeat(5), &mut remembered, &[]);
+        let after = session(&message("same").repeat(2), &mut remembered, &[]);
+        assert_eq!(before[..2], after);
+    }
+
+    #[test]
+    fn many_copies_are_remembered_in_one_line() {
+        let mut remembered = String::new();
+        let ids = session(&message("same").repeat(5000), &mut remembered, &[]);
+        assert!(all_differ(&ids));
+        assert_eq!(remembered.lines().count(), 1);
+    }
+
+    #[test]
+    fn ids_differ_and_stay_through_sessions_of_deletion_and_delivery() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut remembered = String::new();
+            let mut messages: Vec<(String, Option<String>)> = Vec::new();
+            for _ in 0..12 {
+                for _ in 0..random.below(4) {
+                    messages.push((message(["one", "two", "three"][random.below(3)]), None));
+                }
+                let mailbox: String = messages.iter().map(|(text, _)| text.as_str()).collect();
+                let deleted: Vec<_> =
+                    (0..messages.len()).filter(|_| random.below(4) == 0).collect();
+                let ids = session(&mailbox, &mut remembered, &deleted);
+                assert!(all_differ(&ids), "seed {seed}");
+                for ((_, before), id) in messages.iter_mut().zip(&ids) {
+                    assert_eq!(before.get_or_insert(id.clone()), id, "seed {seed}");
+                }
+                for number in deleted.into_iter().rev() {
+                    messages.remove(number);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ids_of_any_mailbox_differ_with_any_memory() {
+        for seed in 0..300 {
+            let mailbox = mailbox(seed);
+            let mut index = index(&mailbox);
+            index.distinguish(&file(&mailbox), &Remembered::default()).unwrap();
+            let remembered = index.remembered(|number| number % 2 == 0);
+            index.distinguish(&file(&mailbox), &remembered).unwrap();
+            let ids = index.messages().iter().map(|message| index.unique_id(message).to_string());
+            assert!(all_differ(&ids.collect::<Vec<_>>()), "seed {seed}");
+        }
+    }
 }

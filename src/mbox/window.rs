@@ -10,15 +10,15 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Fits the second-level cache with room to spare, so that the passes over a block after the
-/// first find it there.
-const BLOCK: usize = 256 * 1024;
+/// first find it there. Small in tests, where everything has to lie across an edge once.
+const BLOCK: usize = if cfg!(test) { 150 } else { 256 * 1024 };
 
 /// Room for what is kept of the block before. [`LOOKAHEAD`] and [`LOOKBEHIND`] fit in.
 const CARRY: usize = 4096;
 
 /// Bytes that are there behind the position when a decision is taken, unless the range ends
 /// earlier: longer than any start of a line that means something.
-pub(super) const LOOKAHEAD: usize = 256;
+pub(super) const LOOKAHEAD: usize = 128;
 
 /// Bytes before the position that stay there: the end of a line and an empty line.
 pub(super) const LOOKBEHIND: usize = 3;
