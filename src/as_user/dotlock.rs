@@ -1,0 +1,199 @@
+//! The lock file beside a mailbox: `/var/mail/USER.lock`.
+//!
+//! It appears under its name by link(2), complete with our process id, so that it is never seen
+//! half-made, on NFS too.
+
+use std::ffi::OsString;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE};
+use nix::sys::signal::kill;
+use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Gid, Pid, linkat};
+
+use super::Locking;
+use super::identity::with_group;
+use super::lock::describe_process;
+use super::open::is_same_file;
+
+/// Other programs read the process id in it.
+const MODE: u32 = 0o644;
+
+/// A lock file that is ours.
+#[derive(Debug)]
+pub(super) struct Dotlock {
+    path: PathBuf,
+    made: Metadata,
+    group: Option<Gid>,
+}
+
+/// Why there is no lock file of ours.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// There is one already; whose, as far as can be told.
+    Held(String),
+    /// The directory does not let us make one, or has no room for it.
+    NotAllowed,
+    /// Something else.
+    Failed(io::Error),
+}
+
+impl Dotlock {
+    /// Makes the lock file of `mailbox`, after removing one that was left behind.
+    ///
+    /// Must be called with the kernel's lock held: it keeps two of us from removing one stale
+    /// lock file both, the second one being the first one's new one.
+    pub(super) fn create(mailbox: &Path, locking: &Locking) -> Result<Self, Obstacle> {
+        let path = lock_path(mailbox);
+        let group = locking.spool_group;
+        for _ in 0..2 {
+            match with_group(group, || make(&path)).map_err(Obstacle::Failed)? {
+                Ok(made) => return Ok(Self { path, made, group }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if is_not_allowed(&error) => return Err(Obstacle::NotAllowed),
+                Err(error) => return Err(Obstacle::Failed(error)),
+            }
+            let removed = with_group(group, || remove_if_stale(&path, locking.stale_after));
+            match removed.map_err(Obstacle::Failed)? {
+                Verdict::Gone => {}
+                Verdict::Held(holder) => return Err(Obstacle::Held(holder)),
+            }
+        }
+        Err(Obstacle::Held("a dotlock that comes back".to_owned()))
+    }
+
+    /// Removes it, unless somebody already did and made one of his own.
+    pub(super) fn remove(&self) {
+        let _ = with_group(self.group, || {
+            if std::fs::symlink_metadata(&self.path).is_ok_and(|now| is_same_file(&now, &self.made))
+            {
+                let _ = std::fs::remove_file(&self.path);
+            }
+        });
+    }
+}
+
+fn is_not_allowed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn lock_path(mailbox: &Path) -> PathBuf {
+    let mut path = OsString::from(mailbox);
+    path.push(".lock");
+    path.into()
+}
+
+fn make(path: &Path) -> io::Result<Metadata> {
+    match make_unnamed(path) {
+        Err(error)
+            if matches!(
+                Errno::from_raw(error.raw_os_error().unwrap_or_default()),
+                Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL
+            ) =>
+        {
+            make_from_temporary(path)
+        }
+        result => result,
+    }
+}
+
+/// With a file that has no name before it is the lock: nothing is left behind by a crash.
+fn make_unnamed(path: &Path) -> io::Result<Metadata> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut options = OpenOptions::new();
+    options.write(true).mode(MODE).custom_flags(O_TMPFILE);
+    let file = options.open(directory)?;
+    write_pid(&file)?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?;
+    file.metadata()
+}
+
+/// For file systems without O_TMPFILE, such as NFS.
+fn make_from_temporary(path: &Path) -> io::Result<Metadata> {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let mut temporary = OsString::from(path);
+    temporary.push(format!(".{}.", std::process::id()));
+    temporary.push(host);
+    let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
+    let made = write_pid(&file).and_then(|()| {
+        let linked = std::fs::hard_link(&temporary, path);
+        let metadata = file.metadata()?;
+        // link(2) over NFS may succeed and report failure: the link count tells.
+        if metadata.nlink() == 2 { Ok(metadata) } else { linked.map(|()| metadata) }
+    });
+    std::fs::remove_file(&temporary)?;
+    made
+}
+
+/// A full disk may leave the file empty: a lock all the same.
+fn write_pid(mut file: &File) -> io::Result<()> {
+    nix::sys::stat::fchmod(file, nix::sys::stat::Mode::from_bits_truncate(MODE))?;
+    match file.write_all(format!("{}\n", std::process::id()).as_bytes()) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            Err(error)
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+enum Verdict {
+    Gone,
+    Held(String),
+}
+
+/// A lock file is left behind when its process is gone from this host, or, with no process id in
+/// it, when nobody touched it for `stale_after`.
+fn remove_if_stale(path: &Path, stale_after: Duration) -> Verdict {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    let opened = options.open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (found, file) = match opened {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Verdict::Gone,
+        Err(error) => return Verdict::Held(format!("dotlock that cannot be read: {error}")),
+    };
+    let age = found
+        .modified()
+        .ok()
+        .and_then(|time| SystemTime::now().duration_since(time).ok())
+        .unwrap_or_default();
+    // A process of another host may have made it over NFS: its id says nothing here.
+    let local = fstatfs(&file).is_ok_and(|system| system.filesystem_type() != NFS_SUPER_MAGIC);
+    let pid = read_pid(file).filter(|_| local);
+    let (stale, holder) = match pid {
+        Some(pid) => (kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH), describe_process(pid)),
+        None => (age >= stale_after, "an unnamed process".to_owned()),
+    };
+    if stale
+        && std::fs::symlink_metadata(path).is_ok_and(|now| is_same_file(&now, &found))
+        && std::fs::remove_file(path).is_ok()
+    {
+        return Verdict::Gone;
+    }
+    Verdict::Held(format!("dotlock of {holder}, {} s old", age.as_secs()))
+}
+
+fn read_pid(file: File) -> Option<i32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.split_whitespace().next()?.parse().ok().filter(|pid| *pid > 0)
+}

@@ -1,0 +1,41 @@
+//! Becoming the mail user.
+
+use std::io;
+
+use nix::unistd::{Gid, setegid, setgroups, setresgid, setresuid};
+
+use super::Task;
+
+/// Takes the user's ids for good, with nothing of root left.
+///
+/// The group of the spool stays behind as the saved group id, so that [`with_group`] can put it on
+/// for the dotlock and for nothing else.
+///
+/// # Errors
+///
+/// Those of the system calls; the process must end then.
+pub(super) fn become_user(task: &Task) -> io::Result<()> {
+    if task.uid.is_root() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    setgroups(&task.groups)?;
+    setresgid(task.gid, task.gid, task.locking.spool_group.unwrap_or(task.gid))?;
+    setresuid(task.uid, task.uid, task.uid)?;
+    capctl::prctl::set_no_new_privs()?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    Ok(())
+}
+
+/// Runs `act` with `group` as the effective group.
+///
+/// # Errors
+///
+/// setegid(2)'s.
+pub(super) fn with_group<T>(group: Option<Gid>, act: impl FnOnce() -> T) -> io::Result<T> {
+    let Some(group) = group else { return Ok(act()) };
+    let own = nix::unistd::getegid();
+    setegid(group)?;
+    let result = act();
+    setegid(own)?;
+    Ok(result)
+}

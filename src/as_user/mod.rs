@@ -1,0 +1,96 @@
+//! The as-user helper: opens, locks and changes a mailbox, and nothing else.
+//!
+//! Runs in a process of its own, forked from the monitor for one operation, under the mail
+//! user's ids: whatever it is talked into, it can do no more than that user could. It hands out a
+//! read-only descriptor of the locked mailbox, waits for orders, and ends. When the monitor is
+//! gone it unlocks and ends too.
+
+mod dotlock;
+mod identity;
+mod lock;
+mod open;
+mod update;
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Uid};
+
+use crate::channel::{FromHelper, Order, Range, Report};
+use crate::ffi::process::close_all_except;
+
+/// Everything that a helper has to know.
+#[derive(Debug)]
+pub struct Task {
+    /// Whose mailbox it is, and whose ids the helper takes.
+    pub uid: Uid,
+    /// The user's primary group.
+    pub gid: Gid,
+    /// The user's supplementary groups.
+    pub groups: Vec<Gid>,
+    /// Where the mailbox is.
+    pub mailbox: PathBuf,
+    /// How to lock it.
+    pub locking: Locking,
+}
+
+/// How a mailbox is locked.
+#[derive(Debug, Clone)]
+pub struct Locking {
+    /// How long to wait for those who hold it.
+    pub timeout: Duration,
+    /// Whether to make a dotlock (Debian Policy 11.6) besides the kernel's lock.
+    pub dotlock: bool,
+    /// Age from which a dotlock without a process id in it counts as left behind.
+    pub stale_after: Duration,
+    /// The group that may create files in the spool; used for the dotlock alone.
+    pub spool_group: Option<Gid>,
+}
+
+/// The body of the helper process: returns its exit status.
+#[must_use]
+pub fn run(task: &Task, mut monitor: FromHelper) -> i32 {
+    // A commit is not to be interrupted, and a file size limit is to be an error, not a signal.
+    let prepared = SigSet::all().thread_block().is_ok()
+        && close_all_except(&[monitor.as_fd()]).is_ok()
+        && identity::become_user(task).is_ok();
+    let sent = if prepared {
+        match lock::open_and_lock(task) {
+            Ok(Some(held)) => return obey(&held, &mut monitor),
+            Ok(None) => monitor.send(&Report::Missing, None),
+            Err(report) => monitor.send(&report, None),
+        }
+    } else {
+        let reason = format!("cannot become uid {}", task.uid);
+        monitor.send(&Report::Refused { reason, permanent: false }, None)
+    };
+    i32::from(sent.is_err())
+}
+
+/// Hands out the mailbox and does what the monitor orders while it is locked.
+fn obey(held: &lock::Held, monitor: &mut FromHelper) -> i32 {
+    let without_dotlock = held.is_without_dotlock();
+    let opened = Report::Opened { without_dotlock };
+    if monitor.send(&opened, Some(held.for_reading())).is_err() {
+        return 1;
+    }
+    let mut doomed: Vec<Range> = Vec::new();
+    loop {
+        let report = match monitor.receive() {
+            Ok((Order::Delete(ranges), None)) => {
+                doomed.extend(ranges);
+                continue;
+            }
+            Ok((Order::Commit, None)) => match update::remove(held.for_writing(), &doomed) {
+                Ok(()) => Report::Done,
+                Err(error) => Report::Failed { reason: error.to_string() },
+            },
+            Ok((Order::Release, None)) => Report::Done,
+            Ok((_, Some(_))) | Err(_) => return 1,
+        };
+        held.unlock();
+        return i32::from(monitor.send(&report, None).is_err());
+    }
+}

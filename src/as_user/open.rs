@@ -1,0 +1,76 @@
+//! Opening a mailbox, and nothing that merely lies at its place.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::libc::{ELOOP, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+use nix::unistd::Uid;
+
+use crate::channel::Report;
+
+/// Opens `path` for reading and writing; `None` when there is nothing at that place.
+///
+/// # Errors
+///
+/// The report for the monitor: not a regular file, not the user's, not accessible.
+pub(super) fn open_mailbox(path: &Path, uid: Uid) -> Result<Option<File>, Report> {
+    let mut options = OpenOptions::new();
+    // Neither wait for the other end of a FIFO nor follow a link to somebody else's file.
+    options.read(true).write(true).custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(ELOOP) => {
+            return Err(refused("it is a symbolic link"));
+        }
+        Err(error) => return Err(cannot_open(&error)),
+    };
+    let metadata = file.metadata().map_err(|error| cannot_open(&error))?;
+    check(&metadata, uid)?;
+    Ok(Some(file))
+}
+
+/// Opens the file that `open_mailbox` found once more, for reading only.
+///
+/// # Errors
+///
+/// The report for the monitor.
+pub(super) fn open_for_reading(path: &Path, same_as: &Metadata) -> Result<File, Report> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    let file = options.open(path).map_err(|error| cannot_open(&error))?;
+    let metadata = file.metadata().map_err(|error| cannot_open(&error))?;
+    if is_same_file(&metadata, same_as) { Ok(file) } else { Err(refused("it was replaced")) }
+}
+
+/// Whether two looks met one file.
+pub(super) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+fn check(metadata: &Metadata, uid: Uid) -> Result<(), Report> {
+    if !metadata.is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    if metadata.uid() != uid.as_raw() {
+        return Err(refused(&format!("it belongs to uid {}, not {uid}", metadata.uid())));
+    }
+    Ok(())
+}
+
+fn refused(reason: &str) -> Report {
+    Report::Refused { reason: reason.to_owned(), permanent: true }
+}
+
+fn cannot_open(error: &io::Error) -> Report {
+    let permanent = matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::ReadOnlyFilesystem
+    );
+    Report::Refused { reason: format!("opening it: {error}"), permanent }
+}

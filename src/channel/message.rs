@@ -1,0 +1,176 @@
+//! What the processes of a session say to each other.
+
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+
+/// Most ranges in one [`Request::Delete`] or [`Order::Delete`].
+pub const MAX_RANGES: usize = 700;
+/// Most octets in one [`Request::Remember`].
+pub const MAX_NOTE: usize = 8 * 1024;
+
+/// From the worker to the monitor. What is allowed when: `monitor::permission`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The kernel has no Landlock; the rest of the sandbox is in force.
+    NoLandlock,
+    /// Check this user and password and open the maildrop.
+    Login {
+        /// What the client gave with USER.
+        user: Vec<u8>,
+        /// What the client gave with PASS.
+        password: Secret,
+    },
+    /// The maildrop is scanned: the mailbox may be unlocked.
+    Scanned(Totals),
+    /// The mailbox is not one that can be served.
+    Unservable(Trouble),
+    /// Unique-ids that differ from those that popa3d 1.0.3 gives, a piece of their file.
+    Remember(String),
+    /// Lock the mailbox for UPDATE.
+    Lock,
+    /// Remove these octets on commit; ascending, and behind those named before.
+    Delete(Vec<Range>),
+    /// Remove what was named, durably, and unlock.
+    Commit {
+        /// Messages that this removes, and their octets.
+        deleted: Totals,
+        /// Messages that stay, and their octets.
+        left: Totals,
+    },
+    /// Unlock and remove nothing.
+    Abandon(Trouble),
+    /// The session is over.
+    End {
+        /// Why.
+        ending: Ending,
+        /// Messages sent in full by RETR, and their octets.
+        retrieved: Totals,
+    },
+}
+
+/// From the monitor to the worker.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Not logged in, for this reason.
+    Refused(Refusal),
+    /// Logged in. The mailbox, locked until [`Request::Scanned`], is attached, read-only; none
+    /// is attached when there is no mailbox.
+    Maildrop {
+        /// Random number for the fingerprints of this session.
+        fingerprint_key: u64,
+        /// Whether [`Answer::Remembered`] follows.
+        remembered: bool,
+    },
+    /// The file of remembered unique-ids is attached, read-only.
+    Remembered,
+    /// The mailbox, locked for UPDATE, is attached, read-only.
+    Locked,
+    /// The commit is durable.
+    Committed,
+    /// The UPDATE did not happen, for this reason; nothing was removed.
+    NotUpdated(Refusal),
+}
+
+/// Why the monitor did not do what was asked; what the client may know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// User or password or account, without telling which.
+    Credentials,
+    /// Another session or program holds the maildrop.
+    InUse,
+    /// Something is out of order and may be mended soon.
+    Temporary,
+    /// The mailbox is there and cannot be served as it is.
+    Permanent,
+}
+
+/// Messages and their octets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many.
+    pub messages: u32,
+    /// Their sizes as POP3 counts them (RFC 1939 section 11).
+    pub octets: u64,
+}
+
+/// What is wrong with a mailbox, seen by the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// It does not begin with a From_ line.
+    NotMbox,
+    /// It has more messages than `max-messages`.
+    TooManyMessages,
+    /// It is larger than `max-mailbox-size`.
+    TooLarge,
+    /// It changed while it was locked: another program ignores locks.
+    Changed,
+    /// Reading failed, with this errno.
+    Unreadable(i32),
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// QUIT.
+    Quit,
+    /// The client closed or broke the connection without QUIT.
+    Disconnected,
+    /// The client said nothing, or read nothing, for too long.
+    TimedOut,
+    /// Too many failed logins.
+    TooManyFailures,
+    /// The server ended it: something had failed.
+    Failed,
+}
+
+/// Octets of the mailbox file, from `start` up to but not including `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Offset of the first octet.
+    pub start: u64,
+    /// Offset behind the last one.
+    pub end: u64,
+}
+
+/// From the monitor to an as-user helper.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// As [`Request::Delete`].
+    Delete(Vec<Range>),
+    /// Remove what was named, durably, unlock and end.
+    Commit,
+    /// Unlock and end.
+    Release,
+}
+
+/// From an as-user helper to the monitor.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The mailbox is locked, and attached, read-only.
+    Opened {
+        /// Whether the spool allowed no dotlock, so that the kernel's lock is all there is.
+        without_dotlock: bool,
+    },
+    /// There is no mailbox.
+    Missing,
+    /// It is locked by somebody else.
+    Locked {
+        /// By whom, as far as can be told.
+        holder: String,
+    },
+    /// It cannot be opened or is not the user's mailbox.
+    Refused {
+        /// Why, in words.
+        reason: String,
+        /// Whether it will stay so until somebody mends the mailbox.
+        permanent: bool,
+    },
+    /// What was ordered is done.
+    Done,
+    /// What was ordered failed.
+    Failed {
+        /// Why, in words.
+        reason: String,
+    },
+}

@@ -1,0 +1,208 @@
+//! Typed messages between the processes of one session. Used by all of them.
+//!
+//! A channel is one end of a SOCK_SEQPACKET pair, so that a message is a packet: it arrives whole
+//! or not at all. The type of an end says what it may send and what it expects. Decoding is total:
+//! whatever the other side sends becomes a message or an error, never more than [`MAX_PACKET`]
+//! octets, with nothing left over.
+
+mod message;
+mod secret;
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroize;
+
+pub use message::{
+    Answer, Ending, MAX_NOTE, MAX_RANGES, Order, Range, Refusal, Report, Request, Totals, Trouble,
+};
+pub use secret::Secret;
+
+use crate::ffi::socket::receive_packet;
+
+/// Longest packet, in octets.
+pub const MAX_PACKET: usize = 16 * 1024;
+
+/// One end of a channel: sends `Out`, receives `In`.
+#[derive(Debug)]
+pub struct Channel<Out, In> {
+    socket: OwnedFd,
+    /// Packets are built and taken apart here, and wiped after: they carry passwords.
+    buffer: Box<[u8]>,
+    types: PhantomData<(Out, In)>,
+}
+
+/// The monitor's end towards the worker.
+pub type ToWorker = Channel<Answer, Request>;
+/// The worker's end.
+pub type ToMonitor = Channel<Request, Answer>;
+/// The monitor's end towards an as-user helper.
+pub type ToHelper = Channel<Order, Report>;
+/// The helper's end.
+pub type FromHelper = Channel<Report, Order>;
+
+/// Makes both ends of a channel.
+///
+/// # Errors
+///
+/// socketpair(2)'s.
+pub fn pair<A, B>() -> io::Result<(Channel<A, B>, Channel<B, A>)>
+where
+    A: Serialize + DeserializeOwned,
+    B: Serialize + DeserializeOwned,
+{
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    Ok((Channel::new(one), Channel::new(other)))
+}
+
+impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, buffer: vec![0; MAX_PACKET].into_boxed_slice(), types: PhantomData }
+    }
+
+    /// Sends `message`, with `descriptor` attached if there is one.
+    ///
+    /// # Errors
+    ///
+    /// sendmsg(2)'s, such as `BrokenPipe` when the other side is gone; `InvalidInput` for a message
+    /// that does not fit into a packet.
+    pub fn send(&mut self, message: &Out, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let sent = match postcard::to_slice(message, &mut self.buffer) {
+            Ok(packet) => send_packet(&self.socket, packet, descriptor),
+            Err(_) => Err(io::ErrorKind::InvalidInput.into()),
+        };
+        self.buffer.zeroize();
+        sent
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the other side is gone, `InvalidData` for a packet that is no message
+    /// of this channel, and recvmsg(2)'s.
+    pub fn receive(&mut self) -> io::Result<(In, Option<OwnedFd>)> {
+        let (length, descriptor) = receive_packet(self.socket.as_fd(), &mut self.buffer)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let decoded = self.buffer.get(..length).map(postcard::take_from_bytes);
+        let message = match decoded {
+            Some(Ok((message, []))) => Ok((message, descriptor)),
+            Some(Ok(_) | Err(_)) | None => Err(io::ErrorKind::InvalidData.into()),
+        };
+        if let Some(packet) = self.buffer.get_mut(..length) {
+            packet.zeroize();
+        }
+        message
+    }
+}
+
+impl<Out, In> AsFd for Channel<Out, In> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn send_packet(
+    socket: &OwnedFd,
+    packet: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let numbers = descriptor.map(|descriptor| [descriptor.as_raw_fd()]);
+    let rights = numbers.as_ref().map(|numbers| [ControlMessage::ScmRights(numbers)]);
+    let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
+    loop {
+        let parts = [io::IoSlice::new(packet)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        match sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None) {
+            Ok(_) => return Ok(()),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(channel: &impl AsFd, packet: &[u8]) {
+        let sent = nix::sys::socket::send(
+            channel.as_fd().as_raw_fd(),
+            packet,
+            nix::sys::socket::MsgFlags::empty(),
+        );
+        assert_eq!(sent, Ok(packet.len()));
+    }
+
+    #[test]
+    fn message_and_descriptor_arrive_together() {
+        let (mut monitor, mut worker): (ToWorker, ToMonitor) = pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        monitor
+            .send(&Answer::Maildrop { fingerprint_key: 7, remembered: false }, Some(file.as_fd()))
+            .unwrap();
+        let (answer, descriptor) = worker.receive().unwrap();
+        assert_eq!(answer, Answer::Maildrop { fingerprint_key: 7, remembered: false });
+        assert!(descriptor.is_some());
+    }
+
+    #[test]
+    fn password_is_gone_from_the_buffer_after_sending_and_receiving() {
+        let (mut worker, mut monitor): (ToMonitor, ToWorker) = pair().unwrap();
+        let login =
+            Request::Login { user: b"alice".to_vec(), password: Secret::new(b"open sesame") };
+        worker.send(&login, None).unwrap();
+        monitor.receive().unwrap();
+        for buffer in [&worker.buffer, &monitor.buffer] {
+            assert!(buffer.iter().all(|octet| *octet == 0));
+        }
+    }
+
+    #[test]
+    fn packet_with_octets_left_over_is_refused() {
+        let (mut worker, monitor): (ToMonitor, ToWorker) = pair().unwrap();
+        let mut packet = postcard::to_slice(&Answer::Locked, &mut [0; 64]).unwrap().to_vec();
+        packet.push(0);
+        raw(&monitor, &packet);
+        assert_eq!(worker.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn no_packet_makes_the_monitor_do_more_than_refuse_it() {
+        let (mut monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        for first in 0..=255_u8 {
+            for second in [0, 1, 127, 128, 255] {
+                // A variant number, then lengths and numbers that promise far more than there is.
+                raw(&worker, &[first, second, 255, 255, 255, 255, 255, 255, 255, 255, 127]);
+                if let Ok((request, _)) = monitor.receive() {
+                    assert!(std::mem::size_of_val(&request) < MAX_PACKET);
+                }
+            }
+        }
+        raw(&worker, &[0; MAX_PACKET + 1]);
+        assert_eq!(monitor.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn end_of_the_other_side_is_an_error_not_a_message() {
+        let (mut monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        drop(worker);
+        assert_eq!(monitor.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn largest_messages_fit_into_a_packet() {
+        let (mut worker, _monitor): (ToMonitor, ToWorker) = pair().unwrap();
+        let range = Range { start: u64::MAX, end: u64::MAX };
+        worker.send(&Request::Delete(vec![range; MAX_RANGES]), None).unwrap();
+        worker.send(&Request::Remember("x".repeat(MAX_NOTE)), None).unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! Options, and what `popa3d` does with them.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::settings::{self, Settings};
+use crate::{event, monitor};
+
+const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
+
+const USAGE: &str = "\
+Usage: popa3d [--config FILE]
+       popa3d --check-config [--config FILE]
+       popa3d -V | -h
+
+Serves POP3 to the client whose connection is passed by systemd
+(systemctl enable --now popa3d.socket) or, as standard input, by inetd.
+
+  --check-config   look at the settings, report mistakes, and exit
+  --config FILE    read the settings from FILE, not from /etc/popa3d.toml
+  -h, --help       print this and exit
+  -V, --version    print the version and exit
+";
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Action {
+    Serve(PathBuf),
+    CheckConfig(PathBuf),
+    Print(&'static str),
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    match parse(std::env::args_os().skip(1)) {
+        Ok(Action::Serve(path)) => serve(&path),
+        Ok(Action::CheckConfig(path)) => check_config(&path),
+        Ok(Action::Print(text)) => print(text),
+        Err(error) => complain(&format!("{error}; popa3d --help tells more")),
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Error> {
+    use lexopt::prelude::{Long, Short};
+    let mut config = PathBuf::from(settings::DEFAULT_PATH);
+    let mut check = false;
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('V') | Long("version") => return Ok(Action::Print(VERSION)),
+            Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
+            Long("config") => config = parser.value()?.into(),
+            Long("check-config") => check = true,
+            Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
+        }
+    }
+    Ok(if check { Action::CheckConfig(config) } else { Action::Serve(config) })
+}
+
+fn serve(config: &std::path::Path) -> ExitCode {
+    match monitor::take_connection() {
+        Ok(connection) => {
+            event::start_logging();
+            monitor::serve(connection, config)
+        }
+        Err(error) => complain(&format!(
+            "{error}: popa3d serves POP3 over a connection that a super-server hands to it; \
+             start it with: systemctl enable --now popa3d.socket"
+        )),
+    }
+}
+
+fn check_config(path: &std::path::Path) -> ExitCode {
+    match Settings::load(path) {
+        Ok(settings) => {
+            let mut report = String::new();
+            for warning in settings.warnings() {
+                report.push_str(&format!("{}: warning: {warning}\n", path.display()));
+            }
+            report.push_str(&format!("{}: usable\n", path.display()));
+            print(&report)
+        }
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(text: &str) -> ExitCode {
+    // Where standard error is closed, the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "popa3d: {text}");
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Action, lexopt::Error> {
+        parse(arguments.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn no_argument_means_serving() {
+        assert_eq!(parsed(&[]).unwrap(), Action::Serve(settings::DEFAULT_PATH.into()));
+    }
+
+    #[test]
+    fn settings_may_be_elsewhere() {
+        let action = parsed(&["--check-config", "--config", "x"]).unwrap();
+        assert_eq!(action, Action::CheckConfig("x".into()));
+    }
+
+    #[test]
+    fn unknown_options_and_operands_are_refused() {
+        for arguments in [&["-x"][..], &["--nonsense"], &["operand"], &["--config"]] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What the journal is told: a closed set of events, with their fields. Only the monitor logs.
+//!
+//! Texts follow those of popa3d 1.0.3, so that those who know its log find their way. What came
+//! from a client passes [`printable`] first.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use tracing::Level;
+use tracing::field::{Field, Visit};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::channel::{Ending, Totals};
+use crate::settings;
+
+/// Most octets of a client's text in the journal.
+const MAX_PRINTABLE: usize = 100;
+
+/// Something that an admin may want to know.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A client connected.
+    SessionStarted,
+    /// A login succeeded.
+    LoginPassed,
+    /// A login was refused; why, which the client is not told.
+    LoginFailed(&'a str),
+    /// A login could not be decided, because something on this host is out of order.
+    LoginImpossible(&'a str),
+    /// The PAM stack did not answer in time.
+    PamHangs(u64),
+    /// A PAM module had something to say.
+    PamMessage(&'a str),
+    /// The session could not be closed or its credentials not taken back.
+    PamCloseFailed(&'a str),
+    /// The maildrop is open.
+    MaildropLoaded(Totals),
+    /// Somebody else holds the maildrop; who.
+    MaildropInUse(&'a str),
+    /// The mailbox is not served; which, and why.
+    MaildropRefused(&'a str, &'a str),
+    /// The spool allows no dotlock; for which mailbox.
+    NoDotlock(&'a str),
+    /// What UPDATE did.
+    Updated {
+        /// Gone for good.
+        deleted: Totals,
+        /// Still there.
+        left: Totals,
+        /// Sent in full by RETR during the session.
+        retrieved: Totals,
+    },
+    /// UPDATE did not happen; for which mailbox, and why.
+    UpdateFailed(&'a str, &'a str),
+    /// The unique-ids that differ from 1.0.3's could not be kept.
+    UniqueIdsNotKept(&'a str),
+    /// The session ended otherwise than by UPDATE.
+    SessionEnded(Ending, Totals),
+    /// The session ended before anybody tried to log in.
+    NoLoginAttempt,
+    /// The session was ended by a signal.
+    SessionStopped,
+    /// The worker asked for what it may not, or died; how.
+    WorkerFailed(&'a str),
+    /// The worker's sandbox is weaker than it could be; why.
+    SandboxReduced(&'a str),
+    /// The settings cannot be used.
+    SettingsRefused(&'a settings::Error),
+    /// Something that a session needs is missing on this host.
+    ServerFailure(&'a str),
+}
+
+/// Severities, by tracing's levels.
+const ERROR: Level = Level::ERROR;
+const WARNING: Level = Level::WARN;
+const NOTICE: Level = Level::INFO;
+const INFO: Level = Level::DEBUG;
+
+impl Event<'_> {
+    /// Level, POPA3D_EVENT and MESSAGE_ID.
+    fn kind(&self) -> (Level, &'static str, &'static str) {
+        match self {
+            Self::SessionStarted => (INFO, "session-started", "7fb590bd9c77456791e2e5fbe38de075"),
+            Self::LoginPassed => (INFO, "login-passed", "d873747243d047ee863acc4086b53f41"),
+            Self::LoginFailed(_) => (NOTICE, "login-failed", "66f2443f0e414b5595ab534fe59202fd"),
+            Self::LoginImpossible(_) => {
+                (ERROR, "login-impossible", "4e41b24b82c74dd3b449868ba233d657")
+            }
+            Self::PamHangs(_) => (ERROR, "pam-hangs", "2a381701cef8471d983d62aa15479d76"),
+            Self::PamMessage(_) => (INFO, "pam-message", "2e159bc2d8064cd9bce266dbf208c882"),
+            Self::PamCloseFailed(_) => {
+                (WARNING, "pam-close-failed", "7d17c4b97bc546afa561e253d87f7f44")
+            }
+            Self::MaildropLoaded(_) => {
+                (INFO, "maildrop-loaded", "f80bad849afd4cceb288ff71e4b1ab40")
+            }
+            Self::MaildropInUse(_) => {
+                (NOTICE, "maildrop-in-use", "aaf458c4c59246d4baba883b0e96ef70")
+            }
+            Self::MaildropRefused(..) => {
+                (WARNING, "maildrop-refused", "099fb40a5cb1422390f92040b462d77d")
+            }
+            Self::NoDotlock(_) => (NOTICE, "no-dotlock", "b879b44cf8d541d49d00236ecbc42fb9"),
+            Self::Updated { .. } => (INFO, "updated", "db3124983d6f4a47ad6d1de74cc0ad59"),
+            Self::UpdateFailed(..) => (ERROR, "update-failed", "b73a8c504e704d8e899b7fda005e310a"),
+            Self::UniqueIdsNotKept(_) => {
+                (WARNING, "unique-ids-not-kept", "d40c0a72a82e4e1fa62d3ec0e310305b")
+            }
+            Self::SessionEnded(..) => (INFO, "session-ended", "6ff9646bde04413ebc3dbda5717613c8"),
+            Self::NoLoginAttempt => (INFO, "no-login-attempt", "830c2d035fd6471895143ce42b68e556"),
+            Self::SessionStopped => (NOTICE, "session-stopped", "bcd724a5411d46f4acc8b7ab103ed196"),
+            Self::WorkerFailed(_) => (ERROR, "worker-failed", "cf0f3d4d50c2455ca7406ee622b10e35"),
+            Self::SandboxReduced(_) => {
+                (INFO, "sandbox-reduced", "b5d097ade64b415ead8f3fdc926f7a89")
+            }
+            Self::SettingsRefused(_) => {
+                (ERROR, "settings-refused", "0e1c128ac412496f9583ee0a7de32ee6")
+            }
+            Self::ServerFailure(_) => (ERROR, "server-failure", "d7ddaeab335547c193144a75011c4153"),
+        }
+    }
+
+    /// POPA3D_MESSAGES and POPA3D_OCTETS: what is in the maildrop.
+    fn present(&self) -> Option<Totals> {
+        match self {
+            Self::MaildropLoaded(totals) | Self::Updated { left: totals, .. } => Some(*totals),
+            Self::SessionStarted
+            | Self::LoginPassed
+            | Self::LoginFailed(_)
+            | Self::LoginImpossible(_)
+            | Self::PamHangs(_)
+            | Self::PamMessage(_)
+            | Self::PamCloseFailed(_)
+            | Self::MaildropInUse(_)
+            | Self::MaildropRefused(..)
+            | Self::NoDotlock(_)
+            | Self::UpdateFailed(..)
+            | Self::UniqueIdsNotKept(_)
+            | Self::NoLoginAttempt
+            | Self::SessionEnded(..)
+            | Self::SessionStopped
+            | Self::WorkerFailed(_)
+            | Self::SandboxReduced(_)
+            | Self::SettingsRefused(_)
+            | Self::ServerFailure(_) => None,
+        }
+    }
+
+    fn retrieved(&self) -> Option<Totals> {
+        if let Self::Updated { retrieved, .. } | Self::SessionEnded(_, retrieved) = self {
+            Some(*retrieved)
+        } else {
+            None
+        }
+    }
+
+    fn deleted(&self) -> Option<Totals> {
+        if let Self::Updated { deleted, .. } = self { Some(*deleted) } else { None }
+    }
+}
+
+/// Whose session it is: the fields that all its events have.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Different for each session.
+    pub id: u64,
+    /// The client's address and port; `None` when it is not on a network.
+    pub client: Option<(IpAddr, u16)>,
+    /// The user, as soon as there is one that this host knows.
+    pub user: Option<String>,
+}
+
+impl Session {
+    /// The client, for texts.
+    #[must_use]
+    pub fn client_text(&self) -> String {
+        self.client.map_or_else(|| "this host".to_owned(), |(address, _)| address.to_string())
+    }
+
+    fn user_text(&self) -> &str {
+        // A name that nobody has may be a password typed into the wrong field.
+        self.user.as_deref().unwrap_or("UNKNOWN USER")
+    }
+
+    /// Tells the journal.
+    pub fn log(&self, event: &Event<'_>) {
+        let (level, name, id) = event.kind();
+        let text = Text { session: self, event };
+        let session = format!("{:016x}", self.id);
+        let address = self.client.map(|(address, _)| address.to_string());
+        let port = self.client.map(|(_, port)| u64::from(port));
+        let present = event.present();
+        let (deleted, retrieved) = (event.deleted(), event.retrieved());
+        macro_rules! send {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    MESSAGE_ID = id,
+                    POPA3D_EVENT = name,
+                    POPA3D_SESSION = session.as_str(),
+                    POPA3D_CLIENT = address.as_deref(),
+                    POPA3D_CLIENT_PORT = port,
+                    POPA3D_USER = self.user.as_deref(),
+                    POPA3D_MESSAGES = present.map(|totals| totals.messages),
+                    POPA3D_OCTETS = present.map(|totals| totals.octets),
+                    POPA3D_DELETED_MESSAGES = deleted.map(|totals| totals.messages),
+                    POPA3D_DELETED_OCTETS = deleted.map(|totals| totals.octets),
+                    POPA3D_RETRIEVED_MESSAGES = retrieved.map(|totals| totals.messages),
+                    POPA3D_RETRIEVED_OCTETS = retrieved.map(|totals| totals.octets),
+                    "{text}"
+                )
+            };
+        }
+        match level {
+            Level::ERROR => send!(ERROR),
+            Level::WARN => send!(WARNING),
+            Level::INFO => send!(NOTICE),
+            _ => send!(INFO),
+        }
+    }
+}
+
+struct Text<'a> {
+    session: &'a Session,
+    event: &'a Event<'a>,
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client = self.session.client_text();
+        let user = self.session.user_text();
+        match self.event {
+            Event::SessionStarted => write!(f, "Session from {client}"),
+            Event::LoginPassed => write!(f, "Authentication passed for {user}"),
+            Event::LoginFailed(why) => {
+                write!(f, "Authentication failed for {user} from {client}: {why}")
+            }
+            Event::LoginImpossible(why) => {
+                write!(f, "Server failure authenticating {user} from {client}: {why}")
+            }
+            Event::PamHangs(seconds) => write!(
+                f,
+                "Server failure authenticating {user} from {client}: PAM gave no answer in \
+                 {seconds} s (pam-timeout)"
+            ),
+            Event::PamMessage(text) => write!(f, "PAM message for {user}: {text}"),
+            Event::PamCloseFailed(why) => write!(f, "Closing the session of {user}: {why}"),
+            Event::MaildropLoaded(totals) => {
+                write!(f, "{} messages ({} bytes) loaded", totals.messages, totals.octets)
+            }
+            Event::MaildropInUse(holder) => {
+                write!(f, "Another MUA active, giving up: {holder}")
+            }
+            Event::MaildropRefused(path, why) => {
+                write!(f, "Failed or refused to load {path}: {why}")
+            }
+            Event::NoDotlock(path) => write!(
+                f,
+                "No dotlock for {path}, the directory does not allow it; locked with fcntl alone"
+            ),
+            Event::Updated { deleted, left, .. } => write!(
+                f,
+                "{} ({}) deleted, {} ({}) left",
+                deleted.messages, deleted.octets, left.messages, left.octets
+            ),
+            Event::UpdateFailed(path, why) => write!(f, "Failed to update {path}: {why}"),
+            Event::UniqueIdsNotKept(why) => {
+                write!(f, "Unique-ids of {user} that need remembering were not kept: {why}")
+            }
+            Event::SessionEnded(Ending::Quit, _) => f.write_str("Session ended"),
+            Event::SessionEnded(Ending::Disconnected, _) => f.write_str("Premature disconnect"),
+            Event::SessionEnded(Ending::TimedOut, _) => f.write_str("Connection timed out"),
+            Event::SessionEnded(Ending::TooManyFailures, _) => {
+                f.write_str("Too many failed logins, connection closed")
+            }
+            Event::SessionEnded(Ending::Failed, _) => f.write_str("Session ended by a failure"),
+            Event::NoLoginAttempt => f.write_str("Didn't attempt authentication"),
+            Event::SessionStopped => f.write_str("Session ended by a signal"),
+            Event::WorkerFailed(why) => write!(f, "Server failure, worker process: {why}"),
+            Event::SandboxReduced(why) => write!(f, "Worker sandbox: {why}"),
+            Event::SettingsRefused(error) => write!(f, "Settings refused: {error}"),
+            Event::ServerFailure(why) => write!(f, "Server failure: {why}"),
+        }
+    }
+}
+
+/// Makes a client's text fit for a log: control characters escaped, length bounded.
+#[must_use]
+pub fn printable(octets: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in octets.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || character == '\\' {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        for octet in chunk.invalid() {
+            text.push_str(&format!("\\x{octet:02x}"));
+        }
+    }
+    if text.len() > MAX_PRINTABLE {
+        let end = (0..=MAX_PRINTABLE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// Sends events to the journal, or to standard error where there is none.
+pub fn start_logging() {
+    let priorities = PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Notice,
+        debug: Priority::Informational,
+        trace: Priority::Debug,
+    };
+    let set = match tracing_journald::layer() {
+        Ok(journal) => {
+            let journal = journal
+                .with_field_prefix(None)
+                .with_priority_mappings(priorities)
+                .with_syslog_identifier("popa3d".to_owned());
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(journal))
+        }
+        Err(_) => {
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Stderr))
+        }
+    };
+    // Only a second call can fail, and the first subscriber serves as well.
+    drop(set);
+}
+
+/// Events as plain lines, for hosts without a journal.
+struct Stderr;
+
+impl<S: tracing::Subscriber> Layer<S> for Stderr {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Message(String);
+        impl Visit for Message {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("popa3d[{}]: {value:?}\n", std::process::id());
+                }
+            }
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        // Where not even standard error works there is nobody to tell.
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), message.0.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_cannot_forge_a_line() {
+        assert_eq!(printable(b"a\nb\r\x1b[2J\0"), "a\\nb\\r\\u{1b}[2J\\u{0}");
+        assert_eq!(printable(b"\xff\xfe"), "\\xff\\xfe");
+        assert_eq!(printable("j\u{f6}rg".as_bytes()), "j\u{f6}rg");
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        let text = printable("\u{f6}".repeat(500).as_bytes());
+        assert!(text.len() <= MAX_PRINTABLE + '…'.len_utf8());
+        assert!(text.ends_with('…'));
+    }
+}

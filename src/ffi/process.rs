@@ -1,0 +1,58 @@
+//! Forking, and closing what a child shall not have.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::unistd::{ForkResult, Pid};
+
+/// Runs `child` in a new process, which ends with the status that it returns.
+///
+/// The child never returns into the caller's code: no destructor of the parent runs in it twice.
+/// A panic in it ends it (`panic = "abort"`).
+///
+/// # Errors
+///
+/// fork(2)'s: no process, no memory.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    // SAFETY: this process has one thread whenever it forks (the PAM watchdog is joined before),
+    // so the child may allocate and lock as it likes.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = child();
+            // SAFETY: _exit has no precondition; it skips destructors and exit handlers that
+            // belong to the parent.
+            unsafe { nix::libc::_exit(status) }
+        }
+    }
+}
+
+/// Closes every descriptor of this process except `kept`.
+///
+/// For a child right behind its fork: whatever the parent holds (sockets, locks, what PAM modules
+/// opened) ends there. The caller must not use any other descriptor afterwards; owners of closed
+/// ones must be forgotten, not dropped, which is so for all that the parent owns.
+///
+/// # Errors
+///
+/// close_range(2)'s.
+pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> =
+        kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    let mut first = 0;
+    for number in numbers {
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: closing is what this module's caller asked for; the numbers are a valid range
+    // because `first <= last` holds at both calls above.
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0_u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

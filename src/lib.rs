@@ -1,0 +1,33 @@
+//! popa3d: a POP3 server for mailboxes in the mail spool.
+//!
+//! One session is up to three processes, and the folders say which code runs in which:
+//!
+//! | folder | process | trust |
+//! |---|---|---|
+//! | [`monitor`] | the first one, uid 0 | decides; never parses what a client or a message wrote |
+//! | [`worker`] | uid popa3d, sandboxed | touches every octet from the network and from mail |
+//! | [`as_user`] | uid of the mail user, for one operation | opens, locks and changes the mailbox |
+//!
+//! Beside them: [`pop3`] (the protocol, without I/O) and [`mbox`] (the file format) are the
+//! worker's; [`channel`] carries typed messages between the processes; [`ffi`] is all that is
+//! unsafe. Who may use whom is checked by `tests/architecture.rs`:
+//!
+//! ```text
+//! cli     -> event monitor settings
+//! monitor -> as_user channel event ffi mbox settings worker
+//! worker  -> channel ffi mbox pop3
+//! as_user -> channel ffi
+//! channel -> ffi
+//! event   -> channel settings
+//! ```
+
+pub mod as_user;
+pub mod channel;
+pub mod cli;
+pub mod event;
+pub mod ffi;
+pub mod mbox;
+pub mod monitor;
+pub mod pop3;
+pub mod settings;
+pub mod worker;

@@ -1,0 +1,142 @@
+//! Taking the client's connection from whoever accepted it.
+
+use std::fmt;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libsystemd::activation::receive_descriptors_with_names;
+use listenfd::ListenFd;
+use nix::libc;
+use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
+
+/// A dead client is noticed by keepalive: after 60 s of silence, four probes 15 s apart.
+const KEEPALIVE_IDLE: u32 = 60;
+const KEEPALIVE_INTERVAL: u32 = 15;
+const KEEPALIVE_PROBES: u32 = 4;
+/// And, while something is on its way to it, after this many milliseconds without an answer.
+const USER_TIMEOUT: u32 = 120_000;
+
+/// One accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    client: Option<(IpAddr, u16)>,
+}
+
+/// There is no connection to serve.
+#[derive(Debug)]
+pub struct NotPassed(&'static str);
+
+impl fmt::Display for NotPassed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for NotPassed {}
+
+/// Takes descriptor 3 if systemd passed it (sd_listen_fds(3)), or else standard input if it is a
+/// socket.
+///
+/// # Errors
+///
+/// Says what was found instead.
+pub fn take() -> Result<Connection, NotPassed> {
+    let stream = if is_for_us() { from_systemd()? } else { from_standard_input()? };
+    let kind = getsockopt(&stream, sockopt::SockType);
+    if kind != Ok(SockType::Stream) || getsockopt(&stream, sockopt::AcceptConn) != Ok(false) {
+        return Err(NotPassed("the socket is not an accepted connection (Accept=yes is missing)"));
+    }
+    detach_standard_streams(&stream);
+    let client = stream.peer_addr().ok().map(|peer| (peer.ip().to_canonical(), peer.port()));
+    tune(&stream);
+    Ok(Connection { stream, client })
+}
+
+impl Connection {
+    /// The client's address and port; `None` when it is not on a network.
+    #[must_use]
+    pub fn client(&self) -> Option<(IpAddr, u16)> {
+        self.client
+    }
+
+    /// Sends a text that fits into any socket buffer, without waiting.
+    pub fn say(&self, text: &[u8]) {
+        use std::io::Write;
+        // A client that takes nothing learns nothing.
+        let _ = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).write_all(text));
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> Self {
+        connection.stream.into()
+    }
+}
+
+/// Whether LISTEN_PID names this process; listenfd takes a missing one for a yes.
+fn is_for_us() -> bool {
+    std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()))
+        && std::env::var_os("LISTEN_FDS").is_some()
+}
+
+fn from_systemd() -> Result<TcpStream, NotPassed> {
+    const NOT_ONE: NotPassed = NotPassed("systemd passed no socket, or more than one");
+    let named = receive_descriptors_with_names(false).map_err(|_| NOT_ONE)?;
+    let [(_, name)] = named.as_slice() else { return Err(NOT_ONE) };
+    // "connection" is systemd's name for an accepted socket whose unit sets none.
+    if !matches!(name.as_str(), "pop3" | "connection") {
+        return Err(NotPassed("the socket has another FileDescriptorName= than pop3"));
+    }
+    // Any address family passes: it is the type of the socket that is checked.
+    ListenFd::from_env()
+        .take_custom::<TcpStream>(0, libc::AF_INET, libc::SOCK_STREAM, "connection")
+        .ok()
+        .flatten()
+        .ok_or(NotPassed("systemd passed something that is not a stream socket"))
+}
+
+fn from_standard_input() -> Result<TcpStream, NotPassed> {
+    const NO_SOCKET: NotPassed = NotPassed("standard input is not a socket");
+    let stdin = std::io::stdin();
+    if getsockopt(&stdin, sockopt::SockType).is_err() {
+        return Err(NO_SOCKET);
+    }
+    stdin.as_fd().try_clone_to_owned().map(TcpStream::from).map_err(|_| NO_SOCKET)
+}
+
+/// Under inetd the standard streams are the connection too, and nothing that a library prints may
+/// reach the client.
+fn detach_standard_streams(connection: &TcpStream) {
+    use nix::sys::stat::fstat;
+    use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+    let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") else {
+        return;
+    };
+    let inode = |fd: BorrowedFd<'_>| fstat(fd).map(|status| (status.st_dev, status.st_ino)).ok();
+    let connected = inode(connection.as_fd());
+    let _ = dup2_stdin(&null);
+    if inode(std::io::stdout().as_fd()) == connected {
+        let _ = dup2_stdout(&null);
+    }
+    if inode(std::io::stderr().as_fd()) == connected {
+        let _ = dup2_stderr(&null);
+    }
+}
+
+/// Sets what only a TCP connection has; others simply refuse.
+fn tune(stream: &TcpStream) {
+    // A reply is written at once, so there is nothing that Nagle's algorithm could collect.
+    let _ = stream.set_nodelay(true);
+    let _ = setsockopt(stream, sockopt::KeepAlive, &true);
+    let _ = setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE);
+    let _ = setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL);
+    let _ = setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES);
+    let _ = setsockopt(stream, sockopt::TcpUserTimeout, &USER_TIMEOUT);
+}

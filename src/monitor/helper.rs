@@ -1,0 +1,131 @@
+//! The monitor's side of an as-user helper.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::as_user::{self, Task};
+use crate::channel::{Order, Report, ToHelper, pair};
+use crate::ffi::process::fork;
+
+/// How much longer than the lock's time-out opening may take, on a slow file system.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A helper process that has not been seen ending.
+#[derive(Debug)]
+pub(super) struct Helper {
+    pid: Pid,
+    /// `None` while being dropped: the helper ends when its channel does.
+    channel: Option<ToHelper>,
+}
+
+/// What opening a mailbox came to.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// Locked until the helper is told otherwise, and readable by this descriptor.
+    Mailbox { helper: Helper, mailbox: OwnedFd, without_dotlock: bool },
+    /// There is none.
+    Missing,
+    /// Somebody else holds it.
+    InUse(String),
+    /// It is not to be served; whether that lasts.
+    Refused { reason: String, permanent: bool },
+}
+
+impl Helper {
+    /// Forks a helper that opens and locks a mailbox.
+    ///
+    /// # Errors
+    ///
+    /// There is no process or no memory for it, or it died.
+    pub(super) fn open(task: &Task) -> io::Result<Opened> {
+        let (ours, theirs) = pair()?;
+        let pid = fork(|| as_user::run(task, theirs))?;
+        let mut helper = Self { pid, channel: Some(ours) };
+        let limit = task.locking.timeout + PATIENCE;
+        Ok(match helper.report(Some(limit))? {
+            (Report::Opened { without_dotlock }, Some(mailbox)) => {
+                Opened::Mailbox { helper, mailbox, without_dotlock }
+            }
+            (Report::Missing, None) => Opened::Missing,
+            (Report::Locked { holder }, None) => Opened::InUse(holder),
+            (Report::Refused { reason, permanent }, None) => Opened::Refused { reason, permanent },
+            (
+                Report::Opened { .. }
+                | Report::Missing
+                | Report::Locked { .. }
+                | Report::Refused { .. }
+                | Report::Done
+                | Report::Failed { .. },
+                _,
+            ) => return Err(unexpected()),
+        })
+    }
+
+    /// Tells the helper what to do, without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// It died.
+    pub(super) fn order(&mut self, order: &Order) -> io::Result<()> {
+        self.channel_mut()?.send(order, None)
+    }
+
+    /// Gives the last order and waits for its end; what went wrong is text.
+    ///
+    /// # Errors
+    ///
+    /// It died: what it did is uncertain.
+    pub(super) fn finish(mut self, order: &Order) -> io::Result<Result<(), String>> {
+        self.order(order)?;
+        match self.report(None)? {
+            (Report::Done, None) => Ok(Ok(())),
+            (Report::Failed { reason }, None) => Ok(Err(reason)),
+            (
+                Report::Done
+                | Report::Failed { .. }
+                | Report::Opened { .. }
+                | Report::Missing
+                | Report::Locked { .. }
+                | Report::Refused { .. },
+                _,
+            ) => Err(unexpected()),
+        }
+    }
+
+    fn report(&mut self, limit: Option<Duration>) -> io::Result<(Report, Option<OwnedFd>)> {
+        let channel = self.channel_mut()?;
+        let limit = limit.map_or(PollTimeout::NONE, |limit| {
+            PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
+        });
+        let mut readable = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut readable, limit) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => break,
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        channel.receive()
+    }
+
+    fn channel_mut(&mut self) -> io::Result<&mut ToHelper> {
+        self.channel.as_mut().ok_or_else(unexpected)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.channel = None;
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+fn unexpected() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the as-user helper gave no proper answer")
+}

@@ -1,0 +1,185 @@
+//! Who may log in: PAM's judgement, and the rules that hold whatever PAM says.
+
+use std::ffi::{CStr, CString};
+use std::path::Path;
+use std::time::Instant;
+
+use super::account::{self, Account, Standing};
+use super::watchdog::Watchdog;
+use crate::channel::Secret;
+use crate::event::{Event, Session, printable};
+use crate::ffi::pam::{Failure, Password, Transaction};
+use crate::settings::Settings;
+
+const SERVICE: &CStr = c"popa3d";
+const TERMINAL: &CStr = c"popa3d";
+
+/// Where libpam finds the service (pam.conf(5)). Without a file of its own it would silently fall
+/// back to `other`, which on some systems lets people in.
+const SERVICE_FILES: [&str; 4] =
+    ["/etc/pam.d/popa3d", "/usr/lib/pam.d/popa3d", "/usr/etc/pam.d/popa3d", "/etc/pam.conf"];
+
+/// A user whose PAM session is open.
+pub(super) struct LoggedIn {
+    pub(super) account: Account,
+    pam: Transaction,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// User or password or account; all of them alike for the client.
+    Credentials,
+    /// This host could not find out.
+    Impossible,
+}
+
+/// Lets PAM judge `user` and `password` and opens the PAM session.
+///
+/// A refusal takes as long for an unknown user, a wrong password, root and a locked account: PAM
+/// runs for each of them, and the answer waits for the same delay.
+pub(super) fn log_in(
+    user: &[u8],
+    password: &Secret,
+    settings: &Settings,
+    log: &mut Session,
+) -> Result<LoggedIn, Denied> {
+    let asked = Instant::now();
+    let mut delay = settings.failure_delay.0;
+    let result = {
+        let _watchdog = match Watchdog::start(settings.pam_timeout.0, log) {
+            Ok(watchdog) => watchdog,
+            Err(error) => {
+                log.log(&Event::LoginImpossible(&error.to_string()));
+                return Err(Denied::Impossible);
+            }
+        };
+        let mut attempt = Attempt { log, delay: &mut delay };
+        attempt.run(user, password)
+    };
+    match result {
+        Ok(logged_in) => {
+            log.log(&Event::LoginPassed);
+            Ok(logged_in)
+        }
+        Err(Refused::ForReason(reason)) => {
+            log.log(&Event::LoginFailed(&reason));
+            log.user = None;
+            std::thread::sleep(delay.saturating_sub(asked.elapsed()));
+            Err(Denied::Credentials)
+        }
+        Err(Refused::Impossible(reason)) => {
+            log.log(&Event::LoginImpossible(&reason));
+            log.user = None;
+            Err(Denied::Impossible)
+        }
+    }
+}
+
+impl LoggedIn {
+    /// Closes the PAM session and takes the credentials back.
+    pub(super) fn log_out(mut self, settings: &Settings, log: &Session) {
+        let _watchdog = Watchdog::start(settings.pam_timeout.0, log);
+        let closed = self.pam.close_session();
+        let deleted = self.pam.delete_credentials();
+        for failure in [closed, deleted].into_iter().filter_map(Result::err) {
+            log.log(&Event::PamCloseFailed(&failure.to_string()));
+        }
+    }
+}
+
+enum Refused {
+    ForReason(String),
+    Impossible(String),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        if failure.is_refusal() {
+            Self::ForReason(failure.to_string())
+        } else {
+            Self::Impossible(format!(
+                "{failure}; see /etc/pam.d/popa3d and what libpam logged before this"
+            ))
+        }
+    }
+}
+
+struct Attempt<'a> {
+    log: &'a mut Session,
+    delay: &'a mut std::time::Duration,
+}
+
+impl Attempt<'_> {
+    fn run(&mut self, user: &[u8], password: &Secret) -> Result<LoggedIn, Refused> {
+        if !SERVICE_FILES.iter().any(|path| Path::new(path).exists()) {
+            let reason = format!("{} does not exist", SERVICE_FILES.first().unwrap_or(&""));
+            return Err(Refused::Impossible(reason));
+        }
+        let asked = match CString::new(user) {
+            Ok(name) if account::is_name(user) => name,
+            Ok(_) | Err(_) => return Err(Refused::ForReason("not a user name".to_owned())),
+        };
+        let name_service = |error: std::io::Error| {
+            Refused::Impossible(format!("name service, looking for the user: {error}"))
+        };
+        let standing = account::standing(&asked).map_err(name_service)?;
+        if standing != Standing::Unknown {
+            self.log.user = Some(printable(user));
+        }
+        let (password, forbidden) = match (standing, password.expose()) {
+            (Standing::Root, _) => (None, Some("root does not get mail here")),
+            (_, []) => (None, Some("empty password")),
+            (_, octets) => match Password::new(octets) {
+                Some(password) => (Some(password), None),
+                None => (None, Some("password that PAM cannot take")),
+            },
+        };
+        // PAM runs in any case, so that every refusal takes its way and its time.
+        let password = password
+            .or_else(impossible_password)
+            .ok_or_else(|| Refused::Impossible("the kernel has no random numbers".to_owned()))?;
+        let mut pam = Transaction::start(SERVICE, &asked)?;
+        let judged = self.judge(&mut pam, password);
+        *self.delay = (*self.delay).max(pam.wanted_delay());
+        for message in pam.take_messages() {
+            self.log.log(&Event::PamMessage(&printable(message.as_bytes())));
+        }
+        match forbidden {
+            Some(rule) => return Err(Refused::ForReason(rule.to_owned())),
+            None => judged?,
+        }
+        let served = pam.user().unwrap_or(asked);
+        let account = account::find(&served).map_err(name_service)?.ok_or_else(|| {
+            let name = printable(served.to_bytes());
+            Refused::ForReason(format!("the name service does not know the user {name:?}"))
+        })?;
+        if account.uid.is_root() {
+            return Err(Refused::ForReason("root does not get mail here".to_owned()));
+        }
+        self.log.user = Some(printable(account.name.as_bytes()));
+        pam.establish_credentials()?;
+        if let Err(failure) = pam.open_session() {
+            let _ = pam.delete_credentials();
+            return Err(failure.into());
+        }
+        Ok(LoggedIn { account, pam })
+    }
+
+    fn judge(&mut self, pam: &mut Transaction, password: Password) -> Result<(), Failure> {
+        if let Some((address, _)) = self.log.client {
+            if let Ok(host) = CString::new(address.to_string()) {
+                pam.set_remote_host(&host)?;
+            }
+        }
+        pam.set_terminal(TERMINAL)?;
+        pam.authenticate(password)?;
+        pam.check_account()
+    }
+}
+
+/// A password that nobody has: random, and with an octet that nobody can type.
+fn impossible_password() -> Option<Password> {
+    let text = format!("\u{7}{:016x}{:016x}", getrandom::u64().ok()?, getrandom::u64().ok()?);
+    Password::new(text.as_bytes())
+}

@@ -1,0 +1,73 @@
+//! The monitor: the first process of a session, uid 0. It decides; the worker asks.
+//!
+//! It never parses what a client or a message wrote: it gets typed requests, checks each against
+//! the phase of the session ([`permission`]), runs PAM, and lets an as-user helper touch the
+//! mailbox. It is the only process that writes to the journal.
+
+mod account;
+mod connection;
+mod helper;
+mod login;
+mod permission;
+mod privileges;
+mod remembered_ids;
+mod session;
+mod session_lock;
+mod status;
+mod stop_signal;
+mod watchdog;
+mod worker_process;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+pub use connection::{Connection, NotPassed, take as take_connection};
+
+use crate::event::{Event, Session as LogSession};
+use crate::settings::Settings;
+use worker_process::WorkerProcess;
+
+/// What a client reads when this host cannot serve anybody.
+const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try again later\r\n";
+
+/// Serves one client from the first octet to the last, with the settings at `config`.
+#[must_use]
+pub fn serve(connection: Connection, config: &Path) -> ExitCode {
+    let mut log = LogSession { id: random_number(), client: connection.client(), user: None };
+    log.log(&Event::SessionStarted);
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            log.log(&Event::SettingsRefused(&error));
+            return turn_away(&connection);
+        }
+    };
+    let client_text = log.client_text();
+    let worker = match WorkerProcess::start(&connection, &settings) {
+        Ok(worker) => worker,
+        Err(error) => {
+            log.log(&Event::ServerFailure(&error));
+            return turn_away(&connection);
+        }
+    };
+    // The worker has its own descriptor; the client sees the end when that one is closed.
+    drop(connection);
+    status::show(&format!("{client_text}: AUTHORIZATION"));
+    match session::run(worker, &settings, &mut log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            log.log(&Event::WorkerFailed(&reason));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn turn_away(connection: &Connection) -> ExitCode {
+    connection.say(OUT_OF_ORDER);
+    ExitCode::FAILURE
+}
+
+/// A number that nobody can guess; 0 in the unlikely case that the kernel has none.
+fn random_number() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}

@@ -1,0 +1,426 @@
+//! One session, from the worker's first request to its last.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Group;
+
+use super::helper::{Helper, Opened};
+use super::login::{self, Denied, LoggedIn};
+use super::permission::{Phase, allows};
+use super::session_lock::SessionLock;
+use super::stop_signal::StopSignal;
+use super::worker_process::WorkerProcess;
+use super::{privileges, random_number, remembered_ids, status};
+use crate::as_user::{Locking, Task};
+use crate::channel::{Answer, Ending, Order, Range, Refusal, Request, Secret, Totals, Trouble};
+use crate::event::{Event, Session as Log};
+use crate::settings::Settings;
+
+/// The group that may make files in the spool (Debian Policy 11.6).
+const SPOOL_GROUP: &str = "mail";
+
+/// Octets of remembered unique-ids that a worker may send for each message that is allowed.
+const REMEMBERED_PER_MESSAGE: usize = 80;
+
+/// Serves the requests of `worker` until its session is over.
+///
+/// # Errors
+///
+/// Says what the worker did that it may not do, or how it died.
+pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
+    let mut session =
+        Session { worker, settings, log, attempts: 0, user: None, helper: None, result: None };
+    let outcome = session.serve();
+    // Dropping a helper that still holds the locks makes it give them back and remove nothing.
+    session.helper = None;
+    if let Some((deleted, left)) = session.result.filter(|(deleted, _)| deleted.messages > 0) {
+        session.log.log(&Event::Updated { deleted, left, retrieved: Totals::default() });
+    }
+    let user = session.user.take();
+    let reaped = session.worker.reap();
+    if let Some(user) = user {
+        user.close(settings, session.log);
+    }
+    match outcome {
+        // A worker that was killed is seen first by its channel, which ends.
+        Err(Broken::ChannelEnded) => Err(reaped.err().unwrap_or_else(|| "ended early".to_owned())),
+        Err(Broken::Worker(what)) => Err(what),
+        Ok(()) => reaped,
+    }
+}
+
+struct Session<'a> {
+    worker: WorkerProcess,
+    settings: &'a Settings,
+    log: &'a mut Log,
+    attempts: u32,
+    /// Set from a successful login on.
+    user: Option<MailUser>,
+    /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
+    helper: Option<Helper>,
+    /// What was removed so far, and what is left; from the opening of the maildrop until it is
+    /// logged.
+    result: Option<(Totals, Totals)>,
+}
+
+/// Somebody who is logged in, and what goes with that.
+struct MailUser {
+    logged_in: LoggedIn,
+    task: Task,
+    stop: StopSignal,
+    lock: SessionLock,
+    /// Unique-ids to be kept, as the worker sends them piece by piece.
+    to_remember: Option<String>,
+}
+
+impl MailUser {
+    fn close(self, settings: &Settings, log: &Log) {
+        // First, so that the user's next session need not wait for PAM.
+        drop(self.lock);
+        self.stop.let_go();
+        self.logged_in.log_out(settings, log);
+    }
+
+    fn mailbox(&self) -> String {
+        self.task.mailbox.display().to_string()
+    }
+}
+
+/// Why a session cannot go on.
+enum Broken {
+    /// The worker's end of the channel is closed.
+    ChannelEnded,
+    /// The worker, or what it needs, is out of order.
+    Worker(String),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        let ended = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+        );
+        if ended { Self::ChannelEnded } else { Self::Worker(error.to_string()) }
+    }
+}
+
+impl Session<'_> {
+    fn serve(&mut self) -> Result<(), Broken> {
+        let mut phase = Phase::AwaitingLogin;
+        loop {
+            if self.stopped()? {
+                self.log.log(&Event::SessionStopped);
+                return Ok(());
+            }
+            let (request, attached) = self.worker.channel.receive()?;
+            if attached.is_some() || !allows(phase, &request) {
+                return Err(Broken::Worker(format!("a request that is not allowed in {phase:?}")));
+            }
+            phase = match request {
+                Request::NoLandlock => {
+                    self.log.log(&Event::SandboxReduced("this kernel has no Landlock"));
+                    phase
+                }
+                Request::Login { user, password } => self.log_in(&user, &password)?,
+                Request::Remember(piece) => {
+                    self.remember(&piece)?;
+                    phase
+                }
+                Request::Scanned(totals) => self.open(totals)?,
+                Request::Unservable(trouble) => self.give_up(trouble)?,
+                Request::Lock => self.lock()?,
+                Request::Delete(ranges) => {
+                    self.delete(ranges)?;
+                    phase
+                }
+                Request::Commit { deleted, left } => self.commit(deleted, left)?,
+                Request::Abandon(trouble) => self.abandon(trouble)?,
+                Request::End { ending, retrieved } => {
+                    self.note_end(ending, retrieved);
+                    return Ok(());
+                }
+            };
+        }
+    }
+
+    /// Waits for the worker's next request; true when a signal came first.
+    fn stopped(&self) -> Result<bool, Broken> {
+        let Some(user) = &self.user else { return Ok(false) };
+        let mut wanted = [
+            PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN),
+            PollFd::new(user.stop.as_fd(), PollFlags::POLLIN),
+        ];
+        loop {
+            match poll(&mut wanted, PollTimeout::NONE) {
+                Ok(_) => break,
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        Ok(wanted.get(1).and_then(PollFd::any).unwrap_or(false))
+    }
+
+    fn log_in(&mut self, user: &[u8], password: &Secret) -> Result<Phase, Broken> {
+        if self.attempts >= self.settings.login_attempts.0 {
+            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
+        }
+        self.attempts += 1;
+        let refusal = match login::log_in(user, password, self.settings, self.log) {
+            Ok(logged_in) => match self.open_maildrop(logged_in)? {
+                None => return Ok(Phase::Scanning),
+                Some(refusal) => refusal,
+            },
+            Err(Denied::Credentials) => Refusal::Credentials,
+            Err(Denied::Impossible) => Refusal::Temporary,
+        };
+        self.worker.channel.send(&Answer::Refused(refusal), None)?;
+        Ok(Phase::AwaitingLogin)
+    }
+
+    /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
+    fn open_maildrop(&mut self, logged_in: LoggedIn) -> Result<Option<Refusal>, Broken> {
+        let refusal = match self.prepare(&logged_in) {
+            Ok((task, lock)) => {
+                let stop = StopSignal::hold()?;
+                let user = MailUser { logged_in, task, stop, lock, to_remember: None };
+                let opened = self.open_mailbox(&user)?;
+                match opened {
+                    Ok(mailbox) => {
+                        self.hand_over(&user, mailbox)?;
+                        self.user = Some(user);
+                        return Ok(None);
+                    }
+                    Err(refusal) => {
+                        user.close(self.settings, self.log);
+                        refusal
+                    }
+                }
+            }
+            Err(refusal) => {
+                logged_in.log_out(self.settings, self.log);
+                refusal
+            }
+        };
+        self.log.user = None;
+        Ok(Some(refusal))
+    }
+
+    fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
+        let account = &logged_in.account;
+        let path: PathBuf = self.settings.mailbox.path(&account.name, &account.home);
+        let lock = match SessionLock::acquire(&account.name, self.settings.session_wait.0) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                let holder = format!("{} has another session", account.name);
+                self.log.log(&Event::MaildropInUse(&holder));
+                return Err(Refusal::InUse);
+            }
+            Err(error) => {
+                self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
+                return Err(Refusal::Temporary);
+            }
+        };
+        let spool_group = Group::from_name(SPOOL_GROUP).ok().flatten().map(|group| group.gid);
+        let locking = Locking {
+            timeout: self.settings.lock_timeout.0,
+            dotlock: self.settings.dotlock,
+            stale_after: self.settings.dotlock_stale_after.0,
+            spool_group,
+        };
+        let task = Task {
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.clone(),
+            mailbox: path,
+            locking,
+        };
+        Ok((task, lock))
+    }
+
+    /// Opens and locks the mailbox; keeps the helper that holds the locks.
+    fn open_mailbox(
+        &mut self,
+        user: &MailUser,
+    ) -> Result<Result<Option<std::os::fd::OwnedFd>, Refusal>, Broken> {
+        let opened = match Helper::open(&user.task) {
+            Ok(opened) => opened,
+            Err(error) => {
+                Opened::Refused { reason: format!("as-user helper: {error}"), permanent: false }
+            }
+        };
+        Ok(match opened {
+            Opened::Mailbox { helper, mailbox, without_dotlock } => {
+                if without_dotlock {
+                    self.log.log(&Event::NoDotlock(&user.mailbox()));
+                }
+                self.helper = Some(helper);
+                Ok(Some(mailbox))
+            }
+            Opened::Missing => Ok(None),
+            Opened::InUse(holder) => {
+                let text = format!("{}: {holder}", user.mailbox());
+                self.log.log(&Event::MaildropInUse(&text));
+                Err(Refusal::InUse)
+            }
+            Opened::Refused { reason, permanent } => {
+                self.log.log(&Event::MaildropRefused(&user.mailbox(), &reason));
+                Err(if permanent { Refusal::Permanent } else { Refusal::Temporary })
+            }
+        })
+    }
+
+    fn hand_over(
+        &mut self,
+        user: &MailUser,
+        mailbox: Option<std::os::fd::OwnedFd>,
+    ) -> Result<(), Broken> {
+        let remembered = match remembered_ids::open(&user.logged_in.account.name) {
+            Ok(remembered) => remembered,
+            Err(error) => {
+                self.log.log(&Event::UniqueIdsNotKept(&error.to_string()));
+                None
+            }
+        };
+        let channel = &mut self.worker.channel;
+        let answer =
+            Answer::Maildrop { fingerprint_key: random_number(), remembered: remembered.is_some() };
+        channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
+        if let Some(file) = remembered {
+            channel.send(&Answer::Remembered, Some(file.as_fd()))?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, piece: &str) -> Result<(), Broken> {
+        let most = (self.settings.max_messages.0 as usize).saturating_mul(REMEMBERED_PER_MESSAGE);
+        let Some(user) = &mut self.user else { return Ok(()) };
+        let text = user.to_remember.get_or_insert_default();
+        if text.len() + piece.len() > most {
+            return Err(Broken::Worker("more unique-ids than messages".to_owned()));
+        }
+        text.push_str(piece);
+        Ok(())
+    }
+
+    fn store_remembered(&mut self) {
+        let Some(user) = &mut self.user else { return };
+        let Some(text) = user.to_remember.take() else { return };
+        if let Err(error) = remembered_ids::store(&user.logged_in.account.name, &text) {
+            self.log.log(&Event::UniqueIdsNotKept(&error.to_string()));
+        }
+    }
+
+    /// The worker has read the mailbox: TRANSACTION begins.
+    fn open(&mut self, totals: Totals) -> Result<Phase, Broken> {
+        self.release();
+        self.store_remembered();
+        self.log.log(&Event::MaildropLoaded(totals));
+        self.result = Some((Totals::default(), totals));
+        let user = self.log.user.as_deref().unwrap_or_default();
+        let client = self.log.client_text();
+        status::show(&format!("{user} from {client}: {} messages, TRANSACTION", totals.messages));
+        if let Err(error) = privileges::shrink() {
+            return Err(Broken::Worker(format!("giving up capabilities: {error}")));
+        }
+        Ok(Phase::MaildropOpen)
+    }
+
+    /// The mailbox is there and the worker cannot serve it.
+    fn give_up(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
+        self.release();
+        if let Some(user) = self.user.take() {
+            let why = describe(trouble);
+            self.log.log(&Event::MaildropRefused(&user.mailbox(), &why));
+            user.close(self.settings, self.log);
+        }
+        self.log.user = None;
+        Ok(Phase::AwaitingLogin)
+    }
+
+    /// UPDATE begins.
+    fn lock(&mut self) -> Result<Phase, Broken> {
+        let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
+        let opened = self.open_mailbox(&user);
+        self.user = Some(user);
+        let (answer, mailbox) = match opened? {
+            Ok(Some(mailbox)) => (Answer::Locked, Some(mailbox)),
+            // Somebody removed the mailbox: there is nothing left to delete.
+            Ok(None) => (Answer::NotUpdated(Refusal::Permanent), None),
+            Err(refusal) => (Answer::NotUpdated(refusal), None),
+        };
+        self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
+        Ok(if mailbox.is_some() { Phase::Updating } else { Phase::MaildropOpen })
+    }
+
+    fn delete(&mut self, ranges: Vec<Range>) -> Result<(), Broken> {
+        match &mut self.helper {
+            Some(helper) => helper.order(&Order::Delete(ranges)).map_err(helper_died),
+            None => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, deleted: Totals, left: Totals) -> Result<Phase, Broken> {
+        let Some(helper) = self.helper.take() else { return Ok(Phase::MaildropOpen) };
+        let done = helper.finish(&Order::Commit).unwrap_or_else(|error| Err(error.to_string()));
+        let answer = match done {
+            Ok(()) => {
+                self.store_remembered();
+                self.result = Some((deleted, left));
+                Answer::Committed
+            }
+            Err(reason) => {
+                let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
+                self.log.log(&Event::UpdateFailed(&mailbox, &reason));
+                Answer::NotUpdated(Refusal::Temporary)
+            }
+        };
+        self.worker.channel.send(&answer, None)?;
+        Ok(Phase::MaildropOpen)
+    }
+
+    fn abandon(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
+        self.release();
+        let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
+        self.log.log(&Event::UpdateFailed(&mailbox, &describe(trouble)));
+        Ok(Phase::MaildropOpen)
+    }
+
+    /// Has the mailbox unlocked.
+    fn release(&mut self) {
+        if let Some(helper) = self.helper.take() {
+            // If it died, its locks died with it, but for the dotlock, which names a dead process.
+            let _ = helper.finish(&Order::Release);
+        }
+    }
+
+    fn note_end(&mut self, ending: Ending, retrieved: Totals) {
+        match self.result.take() {
+            Some((deleted, left)) if ending == Ending::Quit || deleted.messages > 0 => {
+                self.log.log(&Event::Updated { deleted, left, retrieved });
+            }
+            None if self.attempts == 0 => self.log.log(&Event::NoLoginAttempt),
+            Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),
+        }
+    }
+}
+
+fn helper_died(error: io::Error) -> Broken {
+    Broken::Worker(format!("as-user helper: {error}"))
+}
+
+fn describe(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::NotMbox => "it is not in mbox format: no From_ line at its beginning".to_owned(),
+        Trouble::TooManyMessages => "it has more messages than max-messages allows".to_owned(),
+        Trouble::TooLarge => "it is larger than max-mailbox-size allows".to_owned(),
+        Trouble::Changed => "another program changed it".to_owned(),
+        Trouble::Unreadable(errno) => {
+            format!("reading it: {}", io::Error::from_raw_os_error(errno))
+        }
+    }
+}

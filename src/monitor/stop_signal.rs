@@ -1,0 +1,42 @@
+//! Being told to end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Makes the signals that end a service something to wait for, so that a session is closed
+/// properly and an UPDATE is finished first.
+#[derive(Debug)]
+pub(super) struct StopSignal {
+    signals: SigSet,
+    descriptor: SignalFd,
+}
+
+impl StopSignal {
+    /// From here on the signals wait.
+    pub(super) fn hold() -> io::Result<Self> {
+        let mut signals = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            signals.add(signal);
+        }
+        signals.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let descriptor = SignalFd::with_flags(&signals, flags)?;
+        Ok(Self { signals, descriptor })
+    }
+
+    /// From here on the signals end the process at once, as they do with others: what PAM starts
+    /// must not inherit that they wait.
+    pub(super) fn let_go(self) {
+        while let Ok(Some(_)) = self.descriptor.read_signal() {}
+        let _ = self.signals.thread_unblock();
+    }
+}
+
+impl AsFd for StopSignal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}

@@ -1,0 +1,46 @@
+//! Ends a monitor that PAM does not let go of.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
+
+use crate::event::{Event, Session};
+
+/// A thread that kills this process unless it is dropped in time.
+///
+/// PAM modules run in the monitor and cannot be interrupted; the worker tells its client when the
+/// monitor is gone.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Gives what follows `limit`.
+    pub(super) fn start(limit: Duration, log: &Session) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let log = log.clone();
+        let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+            if stopped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                log.log(&Event::PamHangs(limit.as_secs()));
+                // Not a way out that waits for other threads or runs their exit handlers.
+                let _ = kill(getpid(), Signal::SIGKILL);
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // Joined, so that the process has one thread again when it forks.
+            let _ = thread.join();
+        }
+    }
+}

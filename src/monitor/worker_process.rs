@@ -1,0 +1,103 @@
+//! The monitor's side of the worker.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, User, getpid};
+
+use super::connection::Connection;
+use crate::channel::{ToWorker, pair};
+use crate::ffi::process::fork;
+use crate::mbox::Limits;
+use crate::settings::Settings;
+use crate::worker::{self, Start};
+
+/// The system user that workers run as, and the empty directory that they live in.
+const USER: &str = "popa3d";
+const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
+
+/// How long an ending worker may take to see its client go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A worker that has not been seen ending.
+#[derive(Debug)]
+pub(super) struct WorkerProcess {
+    pid: Pid,
+    pub(super) channel: ToWorker,
+}
+
+impl WorkerProcess {
+    /// Forks the worker of `connection`.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing on this host.
+    pub(super) fn start(connection: &Connection, settings: &Settings) -> Result<Self, String> {
+        let user = User::from_name(USER)
+            .map_err(|error| format!("looking for the system user {USER}: {error}"))?
+            .ok_or_else(|| format!("there is no system user {USER}; systemd-sysusers makes it"))?;
+        if user.uid.is_root() {
+            return Err(format!("the system user {USER} is root"));
+        }
+        let failed = |error: io::Error| format!("starting a worker: {error}");
+        let (ours, theirs) = pair().map_err(failed)?;
+        let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
+        let root = CString::new(EMPTY_ROOT).map_err(|error| failed(error.into()))?;
+        let start = Start {
+            parent: getpid(),
+            uid: user.uid,
+            gid: user.gid,
+            root,
+            limits: Limits {
+                messages: settings.max_messages.0,
+                file_size: settings.max_mailbox_size.0,
+            },
+            login_attempts: settings.login_attempts.0,
+            idle_timeout: settings.idle_timeout.0,
+        };
+        let pid = fork(|| worker::run(&start, socket, theirs)).map_err(failed)?;
+        Ok(Self { pid, channel: ours })
+    }
+
+    /// Waits for the end of the process; says what was wrong with it, if anything was.
+    pub(super) fn reap(self) -> Result<(), String> {
+        drop(self.channel);
+        let pause = Duration::from_millis(5);
+        let mut waited = Duration::ZERO;
+        loop {
+            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) if waited < PATIENCE => {}
+                // It dies with this process (PR_SET_PDEATHSIG).
+                Ok(WaitStatus::StillAlive) => return Err("does not end".to_owned()),
+                Ok(status) => return judge(status),
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            std::thread::sleep(pause);
+            waited += pause;
+        }
+    }
+}
+
+fn judge(status: WaitStatus) -> Result<(), String> {
+    match status {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, worker::NO_SANDBOX) => {
+            Err("could not lock itself in: is the package whole, is this process root?".to_owned())
+        }
+        WaitStatus::Exited(_, status) => Err(format!("ended with status {status}")),
+        WaitStatus::Signaled(_, Signal::SIGSYS, _) => {
+            Err("killed by its system call filter".to_owned())
+        }
+        WaitStatus::Signaled(_, signal, _) => Err(format!("killed by {signal}")),
+        WaitStatus::Stopped(..)
+        | WaitStatus::PtraceEvent(..)
+        | WaitStatus::PtraceSyscall(_)
+        | WaitStatus::Continued(_)
+        | WaitStatus::StillAlive => Err(format!("{status:?}")),
+    }
+}

@@ -1,0 +1,310 @@
+//! `/etc/popa3d.toml`: what an admin can set, see popa3d.toml(5). Read by the monitor.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Where the settings are unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/popa3d.toml";
+
+/// RFC 1939 section 3 wants an idle client to have at least ten minutes.
+const RFC_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// All settings; each has a default that is safe.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Where mailboxes are: `{user}` and `{home}` stand for the user's name and home directory.
+    pub mailbox: Template,
+    /// A mailbox with more messages is not served. It bounds the worker's memory.
+    pub max_messages: Count<2_000_000_000>,
+    /// A larger mailbox, in octets on disk, is not served.
+    pub max_mailbox_size: Size,
+    /// After so many failed logins the connection is closed.
+    pub login_attempts: Count<100>,
+    /// A client that says nothing, or reads nothing, for so long is dropped.
+    pub idle_timeout: Span,
+    /// A refused login is answered this long after PASS, or later if PAM wants so.
+    pub failure_delay: Span,
+    /// A PAM stack that takes longer to answer ends the session.
+    pub pam_timeout: Span,
+    /// How long to wait for programs that hold the mailbox's locks.
+    pub lock_timeout: Span,
+    /// How long a login waits for another session of the same user.
+    pub session_wait: Span,
+    /// Whether to make `MAILBOX.lock` besides the fcntl lock.
+    pub dotlock: bool,
+    /// Age from which a dotlock that names no process counts as left behind.
+    pub dotlock_stale_after: Span,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mailbox: Template("/var/mail/{user}".to_owned()),
+            max_messages: Count(2_097_152),
+            max_mailbox_size: Size(None),
+            login_attempts: Count(3),
+            idle_timeout: Span(RFC_IDLE_TIMEOUT),
+            failure_delay: Span(Duration::from_secs(1)),
+            pam_timeout: Span(Duration::from_secs(60)),
+            lock_timeout: Span(Duration::from_secs(10)),
+            session_wait: Span(Duration::from_secs(10)),
+            dotlock: true,
+            dotlock_stale_after: Span(Duration::from_secs(600)),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the settings at `path`; those of a file that does not exist are the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong, with file and line.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map_err(|(line, message)| Error::Invalid {
+                path: path.to_owned(),
+                line,
+                message,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(Error::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// What is allowed and yet worth a second thought.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.idle_timeout.0 < RFC_IDLE_TIMEOUT {
+            warnings.push("idle-timeout: RFC 1939 wants at least \"10m\"".to_owned());
+        }
+        if !self.dotlock {
+            warnings.push(
+                "dotlock = false: programs that lock with dotlocks alone are not kept away"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().get(..offset).unwrap_or_default();
+            let line = 1 + memchr::memchr_iter(b'\n', before).count();
+            (line, error.message().trim().replace('\n', ", "))
+        })
+    }
+}
+
+/// Why settings could not be used.
+#[derive(Debug)]
+pub enum Error {
+    /// The file is there and cannot be read.
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file does not say what it should.
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// Which line of it, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Invalid { path, line, message } => {
+                write!(f, "{}:{line}: {message}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source),
+            Self::Invalid { .. } => None,
+        }
+    }
+}
+
+/// A path with `{user}` and `{home}` in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(String);
+
+impl Template {
+    /// The path for one user.
+    #[must_use]
+    pub fn path(&self, user: &str, home: &Path) -> PathBuf {
+        // `{home}` stands only at the beginning, so a home directory may be any sequence of octets.
+        match self.0.strip_prefix("{home}") {
+            Some(rest) => {
+                let mut path = home.as_os_str().to_owned();
+                path.push(rest.replace("{user}", user));
+                path.into()
+            }
+            None => self.0.replace("{user}", user).into(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let rest = text.strip_prefix("{home}").unwrap_or(&text);
+        let literal = rest.replace("{user}", "");
+        if !rest.starts_with('/') {
+            Err(D::Error::custom("a mailbox begins with \"/\" or with \"{home}/\""))
+        } else if literal.contains(['{', '}']) {
+            Err(D::Error::custom(
+                "a mailbox may contain {user}, and {home} at its beginning, and no other braces",
+            ))
+        } else if rest.len() == text.len() && !rest.contains("{user}") {
+            Err(D::Error::custom("without {user} or {home} all users would share one mailbox"))
+        } else {
+            Ok(Self(text))
+        }
+    }
+}
+
+/// A number of things, from 1 up to `MOST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count<const MOST: u32>(pub u32);
+
+impl<'de, const MOST: u32> Deserialize<'de> for Count<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        match u32::try_from(number) {
+            Ok(count) if (1..=MOST).contains(&count) => Ok(Self(count)),
+            Ok(_) | Err(_) => {
+                Err(D::Error::custom(format!("{number} is not a number from 1 to {MOST}")))
+            }
+        }
+    }
+}
+
+/// A duration, written as a number with a unit: `"600s"`, `"10m"`, `"2h"`, `"7d"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+        // A year is longer than anything here can sensibly last.
+        with_unit(&text, &units, 365 * 86_400)
+            .map(|seconds| Self(Duration::from_secs(seconds)))
+            .ok_or_else(|| {
+                D::Error::custom(format!(
+                    "{text:?} is not a duration such as \"90s\", \"10m\", \"2h\""
+                ))
+            })
+    }
+}
+
+/// A number of octets, as a number or such as `"2G"`, or none at all: `"unlimited"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub Option<u64>);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrText;
+        impl Visitor<'_> for NumberOrText {
+            type Value = Size;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as 500000000, \"500M\", \"2G\", \"unlimited\"")
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Size, E> {
+                u64::try_from(number)
+                    .map(|octets| Size(Some(octets)))
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(number), &self))
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
+                let units = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("T", 1_u64 << 40)];
+                if text == "unlimited" {
+                    return Ok(Size(None));
+                }
+                with_unit(text, &units, u64::MAX)
+                    .map(|octets| Size(Some(octets)))
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(NumberOrText)
+    }
+}
+
+/// Reads "12m": a whole number, and a unit whose worth `units` knows, together at most `most`.
+fn with_unit(text: &str, units: &[(&str, u64)], most: u64) -> Option<u64> {
+    let (unit, worth) = units.iter().find(|(unit, _)| text.ends_with(unit))?;
+    let digits = text.strip_suffix(unit)?;
+    if !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(*worth).filter(|value| *value <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_file_means_the_defaults() {
+        assert_eq!(Settings::parse(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn each_key_is_read() {
+        let text = "mailbox = \"{home}/Mailbox\"\nmax-messages = 5\nmax-mailbox-size = \"2G\"\n\
+            login-attempts = 1\nidle-timeout = \"20m\"\nfailure-delay = \"0s\"\n\
+            pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
+            dotlock-stale-after = \"1h\"\n";
+        let settings = Settings::parse(text).unwrap();
+        assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
+        assert_eq!(settings.max_messages, Count(5));
+        assert_eq!(settings.max_mailbox_size, Size(Some(2 << 30)));
+        assert_eq!(settings.lock_timeout, Span(Duration::from_secs(60)));
+        assert_eq!(settings.dotlock_stale_after, Span(Duration::from_secs(3600)));
+        assert!(!settings.dotlock);
+    }
+
+    #[test]
+    fn mistake_is_named_with_its_line() {
+        let line_of = |text| Settings::parse(text).map_err(|(line, _)| line);
+        assert_eq!(line_of("dotlock = true\n\nidle-timeuot = \"1m\"\n"), Err(3));
+        assert_eq!(line_of("# note\nidle-timeout = 600\n"), Err(2));
+        assert_eq!(line_of("\nlogin-attempts = 0\n"), Err(2));
+        assert_eq!(line_of("max-mailbox-size = \"2X\"\n"), Err(1));
+        assert_eq!(line_of("dotlock = yes\n"), Err(1));
+    }
+
+    #[test]
+    fn unknown_key_is_named() {
+        let (_, message) = Settings::parse("maibox = \"x\"\n").unwrap_err();
+        assert!(message.contains("maibox"), "{message}");
+    }
+
+    #[test]
+    fn mailbox_that_all_users_would_share_is_refused() {
+        assert!(Settings::parse("mailbox = \"/var/mail/all\"").is_err());
+        assert!(Settings::parse("mailbox = \"mail/{user}\"").is_err());
+        assert!(Settings::parse("mailbox = \"/m/{usr}\"").is_err());
+        assert!(Settings::parse("mailbox = \"/m/{user}/{home}\"").is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! The worker: the only process that touches octets from the network and from mail.
+//!
+//! It runs as the system user `popa3d` in an empty root directory, without capabilities, behind a
+//! system call filter ([`sandbox`]). Mailboxes reach it as read-only descriptors; what it wants
+//! done it asks of the monitor.
+
+mod client;
+mod deadline;
+mod maildrop;
+mod sandbox;
+mod session;
+mod syscalls;
+mod update;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::unistd::{Gid, Pid, Uid};
+
+use crate::channel::{Request, ToMonitor};
+use crate::ffi::process::close_all_except;
+use crate::mbox::Limits;
+
+/// Exit status of a worker that could not lock itself in and did nothing else.
+pub const NO_SANDBOX: i32 = 3;
+
+/// Everything that a worker has to know.
+#[derive(Debug)]
+pub struct Start {
+    /// The monitor, with which the worker dies.
+    pub parent: Pid,
+    /// The system user that it becomes.
+    pub uid: Uid,
+    /// And that user's group.
+    pub gid: Gid,
+    /// The empty directory that it locks itself in.
+    pub root: CString,
+    /// Which mailboxes are served.
+    pub limits: Limits,
+    /// Failed logins that end the session.
+    pub login_attempts: u32,
+    /// How long a client may be silent, or read nothing.
+    pub idle_timeout: Duration,
+}
+
+/// The body of the worker process: returns its exit status.
+#[must_use]
+pub fn run(start: &Start, socket: OwnedFd, mut monitor: ToMonitor) -> i32 {
+    if close_all_except(&[socket.as_fd(), monitor.as_fd()]).is_err() {
+        return NO_SANDBOX;
+    }
+    let Ok(strength) = sandbox::enter(start) else { return NO_SANDBOX };
+    if strength == sandbox::Strength::WithoutLandlock
+        && monitor.send(&Request::NoLandlock, None).is_err()
+    {
+        return 1;
+    }
+    i32::from(session::run(start, socket, monitor).is_err())
+}

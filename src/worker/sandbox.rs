@@ -1,0 +1,94 @@
+//! Locking this process in, before the first octet of the client is read.
+
+use std::io;
+
+use capctl::{CapState, ambient, bounding};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus,
+    Scope,
+};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{chdir, chroot, getppid, setgroups, setresgid, setresuid};
+
+use super::{Start, syscalls};
+
+/// Descriptors below this number may still be opened: the mailbox, while the one before it is
+/// still there, and a file of unique-ids.
+const DESCRIPTORS: u64 = 3;
+
+/// Memory for each message of a mailbox (100 octets, and as much again while a list grows), and
+/// what a process has besides.
+const MEMORY_PER_MESSAGE: u64 = 200;
+const MEMORY_BASE: u64 = 256 * 1024 * 1024;
+
+/// What the kernel could do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strength {
+    Full,
+    /// An old kernel; the empty root and the filter keep files away all the same.
+    WithoutLandlock,
+}
+
+/// Gives up everything but the descriptors that are open.
+///
+/// # Errors
+///
+/// The process must end: it is not locked in.
+pub(super) fn enter(start: &Start) -> io::Result<Strength> {
+    let no_cap = |error: capctl::Error| io::Error::from_raw_os_error(error.code());
+    bounding::clear().map_err(no_cap)?;
+    ambient::clear().map_err(no_cap)?;
+    chdir(start.root.as_c_str())?;
+    chroot(c".")?;
+    chdir(c"/")?;
+    setgroups(&[])?;
+    setresgid(start.gid, start.gid, start.gid)?;
+    setresuid(start.uid, start.uid, start.uid)?;
+    CapState::empty().set_current().map_err(no_cap)?;
+    prctl::set_no_new_privs()?;
+    prctl::set_dumpable(false)?;
+    // Behind the change of ids, which forgets it.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() != start.parent {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    let strength = forbid_files()?;
+    limit_resources(start)?;
+    syscalls::filter()?;
+    Ok(strength)
+}
+
+/// Landlock: no file, no port, no signal and no abstract socket outside, where the kernel can.
+fn forbid_files() -> io::Result<Strength> {
+    let restrict = || {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(ABI::V5))?
+            .handle_access(AccessNet::from_all(ABI::V5))?
+            .scope(Scope::from_all(ABI::V6))?
+            .create()?
+            .restrict_self()
+    };
+    let status = restrict().map_err(io::Error::other)?;
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Strength::Full,
+        RulesetStatus::NotEnforced => Strength::WithoutLandlock,
+    })
+}
+
+fn limit_resources(start: &Start) -> io::Result<()> {
+    let memory = MEMORY_BASE + u64::from(start.limits.messages) * MEMORY_PER_MESSAGE;
+    for (resource, most) in [
+        (Resource::RLIMIT_NPROC, 0),
+        (Resource::RLIMIT_FSIZE, 0),
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_AS, memory),
+        (Resource::RLIMIT_NOFILE, DESCRIPTORS),
+    ] {
+        setrlimit(resource, most, most)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! A session as the client sees it: AUTHORIZATION, TRANSACTION, UPDATE.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::Start;
+use super::client::{Client, Output, ending};
+use super::maildrop::{Maildrop, Unsent};
+use super::update::{self, Update};
+use crate::channel::{Answer, Ending, MAX_NOTE, Refusal, Request, Secret, ToMonitor, Totals};
+use crate::pop3::reply::{self, Code};
+use crate::pop3::{
+    self, Authorization, Command, Line, LoginStep, Malformed, MessageNumber, Step, Transaction,
+};
+
+/// Serves the client behind `socket`.
+///
+/// # Errors
+///
+/// The monitor is gone, so nobody can be told how the session ended.
+pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Result<()> {
+    let client = Client::new(socket, start.idle_timeout);
+    let mut session = Session { start, client, monitor, retrieved: Totals::default() };
+    let ending = session.serve().err().unwrap_or(Ending::Quit);
+    let Session { client, mut monitor, retrieved, .. } = session;
+    // First the monitor, so that the user's next session need not wait for this client to go.
+    let told = monitor.send(&Request::End { ending, retrieved }, None);
+    client.say_goodbye();
+    told
+}
+
+struct Session<'a> {
+    start: &'a Start,
+    client: Client,
+    monitor: ToMonitor,
+    retrieved: Totals,
+}
+
+/// A line, taken out of the buffer that is wiped, and what it asks for.
+enum Asked {
+    Nothing,
+    LogIn(Request),
+    Quit,
+}
+
+impl Session<'_> {
+    fn serve(&mut self) -> Result<(), Ending> {
+        reply::ok(&mut self.client.output, "POP3 server ready").map_err(ending)?;
+        match self.authorize()? {
+            Some(maildrop) => self.transact(maildrop),
+            None => Ok(()),
+        }
+    }
+
+    /// AUTHORIZATION: until somebody is logged in or says goodbye (`None`).
+    fn authorize(&mut self) -> Result<Option<Maildrop>, Ending> {
+        let mut state = Authorization::default();
+        let mut failures = 0;
+        loop {
+            self.client.wait_for_line(self.monitor.as_fd())?;
+            let output = &mut self.client.output;
+            let asked = self.client.input.take(|line| authorization_line(&mut state, line, output));
+            match asked.unwrap_or(Ok(Asked::Nothing)).map_err(ending)? {
+                Asked::Nothing => {}
+                Asked::Quit => return Ok(None),
+                Asked::LogIn(request) => match self.log_in(request)? {
+                    Ok(maildrop) => return Ok(Some(maildrop)),
+                    Err(refusal) => {
+                        refuse_login(&mut self.client.output, refusal).map_err(ending)?;
+                        failures += 1;
+                        if failures >= self.start.login_attempts {
+                            return Err(Ending::TooManyFailures);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn log_in(&mut self, request: Request) -> Result<Result<Maildrop, Refusal>, Ending> {
+        // What was said so far is not to wait for PAM.
+        self.client.output.flush().map_err(ending)?;
+        let answer = self.monitor.send(&request, None).and_then(|()| self.monitor.receive());
+        // The password is wiped here, not at the end of the session.
+        drop(request);
+        let (fingerprint_key, remembered, mailbox) = match answer {
+            Ok((Answer::Maildrop { fingerprint_key, remembered }, mailbox)) => {
+                (fingerprint_key, remembered, mailbox)
+            }
+            Ok((Answer::Refused(refusal), None)) => return Ok(Err(refusal)),
+            Ok(_) => return Err(self.fail()),
+            // A monitor that PAM does not let go of ends.
+            Err(_) => {
+                let output = &mut self.client.output;
+                refuse_login(output, Refusal::Temporary).map_err(ending)?;
+                return Err(Ending::Failed);
+            }
+        };
+        let ids = if remembered { self.receive_remembered()? } else { None };
+        let loaded = match mailbox {
+            Some(mailbox) => Maildrop::scan(mailbox, &self.start.limits, fingerprint_key),
+            None => Ok(Maildrop::default()),
+        };
+        let loaded = loaded.and_then(|mut maildrop| {
+            maildrop.distinguish(ids)?;
+            Ok(maildrop)
+        });
+        match loaded {
+            Ok(maildrop) => {
+                self.remember(maildrop.to_remember(|_| false))?;
+                let totals = maildrop.totals();
+                self.tell(&Request::Scanned(totals))?;
+                let text = format!("{} messages ({} octets)", totals.messages, totals.octets);
+                reply::ok(&mut self.client.output, &text).map_err(ending)?;
+                Ok(Ok(maildrop))
+            }
+            Err(trouble) => {
+                self.tell(&Request::Unservable(trouble))?;
+                Ok(Err(Refusal::Permanent))
+            }
+        }
+    }
+
+    fn receive_remembered(&mut self) -> Result<Option<OwnedFd>, Ending> {
+        match self.monitor.receive() {
+            Ok((Answer::Remembered, ids)) => Ok(ids),
+            Ok(_) | Err(_) => Err(self.fail()),
+        }
+    }
+
+    /// TRANSACTION and UPDATE.
+    fn transact(&mut self, mut maildrop: Maildrop) -> Result<(), Ending> {
+        let mut state = Transaction::new(&maildrop);
+        loop {
+            self.client.wait_for_line(self.monitor.as_fd())?;
+            let output = &mut self.client.output;
+            let step = self
+                .client
+                .input
+                .take(|line| transaction_line(&mut state, &maildrop, line, output));
+            match step.unwrap_or(Ok(Step::Replied)).map_err(ending)? {
+                Step::Replied => {}
+                Step::Send(number, lines) => {
+                    self.send(&mut maildrop, number, lines)?;
+                    if lines.is_none() {
+                        state.retrieved(number);
+                    }
+                }
+                Step::Quit => return self.update(&maildrop, &state),
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        maildrop: &mut Maildrop,
+        number: MessageNumber,
+        lines: Option<u64>,
+    ) -> Result<(), Ending> {
+        let output = &mut self.client.output;
+        match maildrop.send(number, lines, output) {
+            Ok(()) => {
+                if let (None, Some(message)) = (lines, maildrop.message(number)) {
+                    self.retrieved.messages += 1;
+                    self.retrieved.octets += message.octets().0;
+                }
+                Ok(())
+            }
+            Err(Unsent::Changed) => {
+                let text = "another program changed this message, connect again";
+                reply::err_with(output, Code::SysTemp, text).map_err(ending)
+            }
+            Err(Unsent::Broken(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Ending::Failed)
+            }
+            Err(Unsent::Broken(error)) => Err(ending(error)),
+        }
+    }
+
+    /// UPDATE (RFC 1939 section 6): removes what is marked, then says goodbye.
+    fn update(&mut self, maildrop: &Maildrop, state: &Transaction) -> Result<(), Ending> {
+        // A pipelining client may have sent QUIT long before it has read the replies.
+        self.client.output.flush().map_err(ending)?;
+        let outcome = update::run(&mut self.monitor, maildrop, state, &self.start.limits)
+            .map_err(|_| Ending::Failed);
+        let output = &mut self.client.output;
+        match outcome {
+            Ok(Update::NothingToDo) => reply::ok(output, "goodbye"),
+            Ok(Update::Removed(count)) => {
+                reply::ok(output, &format!("goodbye, {count} messages deleted"))
+            }
+            Ok(Update::Missing(count)) => reply::err_with(
+                output,
+                Code::SysTemp,
+                &format!("{count} deleted messages were changed by another program and stay"),
+            ),
+            Ok(Update::Refused(Refusal::InUse)) => {
+                reply::err_with(output, Code::InUse, "mailbox is locked, nothing was deleted")
+            }
+            Ok(Update::Refused(Refusal::Temporary | Refusal::Permanent | Refusal::Credentials))
+            | Err(_) => {
+                let text = "mailbox could not be updated, deleted messages may still be there";
+                reply::err_with(output, Code::SysTemp, text)
+            }
+        }
+        .map_err(ending)?;
+        outcome.map(|_| ())
+    }
+
+    /// Sends the monitor a new list of unique-ids, if there is one.
+    fn remember(&mut self, text: Option<String>) -> Result<(), Ending> {
+        send_remembered(&mut self.monitor, text).map_err(|_| Ending::Failed)
+    }
+
+    fn tell(&mut self, request: &Request) -> Result<(), Ending> {
+        self.monitor.send(request, None).map_err(|_| self.fail())
+    }
+
+    /// The monitor is gone, or talks nonsense: tell the client what can be told.
+    fn fail(&mut self) -> Ending {
+        let text = "this server is out of order, try again later";
+        match reply::err_with(&mut self.client.output, Code::SysTemp, text) {
+            Ok(()) => Ending::Failed,
+            Err(error) => ending(error),
+        }
+    }
+}
+
+/// Sends `text` in pieces; an empty one too, since it means that nothing is to be kept.
+pub(super) fn send_remembered(monitor: &mut ToMonitor, text: Option<String>) -> io::Result<()> {
+    let Some(text) = text else { return Ok(()) };
+    let mut rest = text.as_str();
+    loop {
+        // Lines of ASCII: any place is between characters.
+        let (piece, behind) = rest.split_at_checked(MAX_NOTE).unwrap_or((rest, ""));
+        monitor.send(&Request::Remember(piece.to_owned()), None)?;
+        if behind.is_empty() {
+            return Ok(());
+        }
+        rest = behind;
+    }
+}
+
+fn authorization_line(
+    state: &mut Authorization,
+    line: Line<'_>,
+    output: &mut Output,
+) -> io::Result<Asked> {
+    let Some(command) = command(line, output)? else { return Ok(Asked::Nothing) };
+    Ok(match state.on(command, output)? {
+        LoginStep::Replied => Asked::Nothing,
+        LoginStep::Quit => Asked::Quit,
+        LoginStep::LogIn { user, password } => {
+            Asked::LogIn(Request::Login { user, password: Secret::new(password) })
+        }
+    })
+}
+
+fn transaction_line(
+    state: &mut Transaction,
+    maildrop: &Maildrop,
+    line: Line<'_>,
+    output: &mut Output,
+) -> io::Result<Step> {
+    match command(line, output)? {
+        Some(command) => state.on(command, maildrop, output),
+        None => Ok(Step::Replied),
+    }
+}
+
+/// The command in a line, or `None` when the reply says what is wrong with it.
+fn command<'a>(line: Line<'a>, output: &mut Output) -> io::Result<Option<Command<'a>>> {
+    match line {
+        Line::TooLong => reply::err(output, "line too long")?,
+        Line::Whole(line) => match pop3::parse(line) {
+            Ok(command) => return Ok(Some(command)),
+            Err(why) => {
+                let why: Malformed = why;
+                reply::malformed(output, why)?;
+            }
+        },
+    }
+    Ok(None)
+}
+
+fn refuse_login(output: &mut Output, refusal: Refusal) -> io::Result<()> {
+    match refusal {
+        Refusal::Credentials => {
+            reply::err_with(output, Code::Auth, "Authentication failed (bad password?)")
+        }
+        Refusal::InUse => {
+            reply::err_with(output, Code::InUse, "another session or program uses this maildrop")
+        }
+        Refusal::Temporary => {
+            reply::err_with(output, Code::SysTemp, "login is out of order, try again later")
+        }
+        Refusal::Permanent => {
+            reply::err_with(output, Code::SysPerm, "this mailbox cannot be served, see the journal")
+        }
+    }
+}
