@@ -189,7 +189,9 @@ class Host:
                 [*prefix, "setpriv", "--pdeathsig", "TERM",
                  "systemd-nspawn", "-q", "-D", str(self.root),
                  f"--machine={self.root.parent.name}", "--hostname=popa3d-test", "--boot", "--register=no", "--keep-unit",
-                 "--private-network", "--console=pipe", "--kill-signal=SIGRTMIN+3"],
+                 "--private-network", "--console=pipe", "--kill-signal=SIGRTMIN+3",
+                 # Landlock, which systemd-nspawn of Debian 12 keeps from a host.
+                 "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self"],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
                 # The hierarchy that Debian 12 and 13 boot with, whatever this machine has.
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
