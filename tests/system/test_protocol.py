@@ -290,6 +290,7 @@ class TimeOuts(HostCase):
 
     def test_a_client_that_never_ends_its_line_is_let_go(self):
         session = self.connect()
+        self.assertTrue(self.processes())
 
         def trickled():
             try:
@@ -304,6 +305,7 @@ class TimeOuts(HostCase):
         user = self.account([message(1, (b"w" * 999 + b"\n") * 50_000)])
         session = self.login(user)
         session.send(b"RETR 1\r\n")
+        self.assertTrue(self.processes())
         self.until_idle()
 
     def _assert_let_go(self, session):

@@ -1,0 +1,54 @@
+"""A flood of connections: the socket lives on, whatever it did to those who made it."""
+
+import socket
+
+from .case import PASSWORD, HostCase
+from .mail import messages
+
+
+class Flood(HostCase):
+    def test_1500_connections_in_a_row_leave_the_socket_listening(self):
+        for number in range(1500):
+            # From many addresses: a limit for each source must not be what saves the day.
+            try:
+                self.host.connect(110, source=f"127.0.{number // 200 + 1}.{number % 200 + 1}").close()
+            except OSError:
+                continue  # refused or reset: that is allowed
+        self._assert_alive()
+
+    def test_more_connections_at_once_than_one_source_may_have(self):
+        held = []
+        try:
+            for _ in range(80):
+                held.append(self.host.connect(110, source="127.0.0.50"))
+            greeted = sum(self._greeted(connection) for connection in held)
+        finally:
+            for connection in held:
+                connection.close()
+        self.assertEqual(greeted, 50)
+        self._assert_alive()
+
+    def test_a_source_at_its_limit_does_not_keep_others_out(self):
+        held = [self.host.connect(110, source="127.0.0.51") for _ in range(60)]
+        try:
+            self._assert_alive()
+        finally:
+            for connection in held:
+                connection.close()
+        self.until_idle()
+
+    def _greeted(self, connection):
+        try:
+            return connection.recv(100).startswith(b"+OK")
+        except (ConnectionResetError, socket.timeout):
+            return False
+
+    def _assert_alive(self):
+        user = self.account(messages(1))
+        session = self.connect(source="127.0.0.52")
+        session.ok(f"USER {user}")
+        session.ok(f"PASS {PASSWORD}")
+        session.multi("RETR 1")
+        session.quit()
+        self.assertEqual(self.host.run("systemctl", "is-active", "popa3d.socket").output, "active\n")
+        self.assertEqual(self.host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
