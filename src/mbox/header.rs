@@ -18,9 +18,9 @@ pub(super) struct Meaning {
     pub(super) status: bool,
 }
 
-/// Headers in which programs note the state of a message, or what they can work out anew.
-const STATUS_HEADERS: [&[u8]; 12] = [
-    b"Status:",
+/// Headers that begin with an X and in which programs note the state of a message; the others
+/// are `Status`, and `Content-Length` and `Lines`, which programs work out anew.
+const STATUS_HEADERS: [&[u8]; 9] = [
     b"X-Status:",
     b"X-Keywords:",
     b"X-UID:",
@@ -30,8 +30,6 @@ const STATUS_HEADERS: [&[u8]; 12] = [
     b"X-Mozilla-Status:",
     b"X-Mozilla-Status2:",
     b"X-Mozilla-Keys:",
-    b"Content-Length:",
-    b"Lines:",
 ];
 
 const INTERNAL_SUBJECT: &[u8] = b" DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA";
@@ -52,30 +50,38 @@ impl Header {
     }
 
     fn field(&mut self, line: &[u8]) -> Meaning {
-        // Few lines begin with one of these, and each is looked at by its first letter only.
-        let identifies = match line.first() {
-            Some(b'R' | b'r') if is_field(line, b"Received:") => {
-                !std::mem::replace(&mut self.received_seen, true)
-            }
-            Some(b'D' | b'd') => {
+        // Sorted by the first letter, as most lines mean nothing and there are many of them.
+        let (identifies, status) = match line.first() {
+            Some(b'R' | b'r') => (self.is_first_received(line), false),
+            Some(b'D' | b'd') => (
                 is_field(line, b"Delivered-To:")
-                    || (!self.received_seen && is_field(line, b"Date:"))
+                    || (!self.received_seen && is_field(line, b"Date:")),
+                false,
+            ),
+            Some(b'M' | b'm') => (!self.received_seen && is_field(line, b"Message-ID:"), false),
+            Some(b'S' | b's') => {
+                if let Some(value) = after_field(line, b"Subject:") {
+                    let text = value.strip_prefix(INTERNAL_SUBJECT);
+                    self.internal_subject = text.is_some_and(ends_line);
+                }
+                (false, is_field(line, b"Status:"))
             }
-            Some(b'M' | b'm') => !self.received_seen && is_field(line, b"Message-ID:"),
-            Some(b'X') => is_field(line, b"X-Delivery-ID:"),
-            _ => false,
-        };
-        let status = match line.first() {
-            Some(b'S' | b's' | b'X' | b'x' | b'C' | b'c' | b'L' | b'l') => {
-                STATUS_HEADERS.iter().any(|name| is_field(line, name))
+            Some(first @ (b'X' | b'x')) => {
+                self.internal_data |= is_field(line, b"X-IMAP:") || is_field(line, b"X-IMAPbase:");
+                let identifies = *first == b'X' && is_field(line, b"X-Delivery-ID:");
+                (identifies, STATUS_HEADERS.iter().any(|name| is_field(line, name)))
             }
-            _ => false,
+            Some(b'C' | b'c') => (false, is_field(line, b"Content-Length:")),
+            Some(b'L' | b'l') => (false, is_field(line, b"Lines:")),
+            Some(_) | None => (false, false),
         };
-        if let Some(value) = after_field(line, b"Subject:") {
-            self.internal_subject = value.strip_prefix(INTERNAL_SUBJECT).is_some_and(ends_line);
-        }
-        self.internal_data |= is_field(line, b"X-IMAP:") || is_field(line, b"X-IMAPbase:");
         Meaning { identifies, status }
+    }
+
+    fn is_first_received(&mut self, line: &[u8]) -> bool {
+        let first = !self.received_seen && is_field(line, b"Received:");
+        self.received_seen |= first;
+        first
     }
 }
 

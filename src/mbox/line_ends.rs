@@ -2,15 +2,14 @@
 
 use memchr::{memchr, memchr_iter};
 
-/// What the line ends in `bytes` add to its length when each is sent as CRLF: one octet for
-/// every LF without a CR before it. `before` is the byte in front of `bytes`.
-pub(super) fn missing_crs(before: Option<u8>, bytes: &[u8]) -> u64 {
-    let line_feeds = memchr_iter(b'\n', bytes).count() as u64;
-    line_feeds - complete_pairs(before, bytes)
+/// Line feeds in `bytes`.
+pub(super) fn line_feeds(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// CRLFs whose LF is in `bytes`.
-fn complete_pairs(before: Option<u8>, bytes: &[u8]) -> u64 {
+/// CRLFs whose LF is in `bytes`; `before` is the byte in front of these. Every other LF becomes
+/// one octet longer when it is sent.
+pub(super) fn crlfs(before: Option<u8>, bytes: &[u8]) -> u64 {
     let straddling = u64::from(before == Some(b'\r') && bytes.first() == Some(&b'\n'));
     // Most mailboxes hold no CR at all, and to know that costs a fraction of counting pairs.
     let Some((_, with_cr)) = memchr(b'\r', bytes).and_then(|at| bytes.split_at_checked(at)) else {
@@ -67,12 +66,12 @@ mod tests {
 
     fn naive(before: Option<u8>, bytes: &[u8]) -> u64 {
         let mut previous = before;
-        let mut missing = 0;
+        let mut found = 0;
         for byte in bytes {
-            missing += u64::from(*byte == b'\n' && previous != Some(b'\r'));
+            found += u64::from(*byte == b'\n' && previous == Some(b'\r'));
             previous = Some(*byte);
         }
-        missing
+        found
     }
 
     #[test]
@@ -82,7 +81,7 @@ mod tests {
                 let bytes: Vec<u8> =
                     (0..length).map(|i| b"\r\nx"[(number / 3_u32.pow(i) % 3) as usize]).collect();
                 for before in [None, Some(b'\r'), Some(b'\n')] {
-                    assert_eq!(missing_crs(before, &bytes), naive(before, &bytes), "{bytes:?}");
+                    assert_eq!(crlfs(before, &bytes), naive(before, &bytes), "{bytes:?}");
                 }
             }
         }
@@ -92,8 +91,8 @@ mod tests {
     fn runs_longer_than_a_byte_can_count_are_counted_right() {
         for length in [254, 255, 256, 510, 511, 1000] {
             let bytes = b"\r\n".repeat(length);
-            assert_eq!(missing_crs(None, &bytes), 0);
-            assert_eq!(missing_crs(Some(b'\r'), &b"\n".repeat(length)), length as u64 - 1);
+            assert_eq!(crlfs(None, &bytes), length as u64);
+            assert_eq!(crlfs(Some(b'\r'), &b"\n".repeat(length)), 1);
         }
     }
 }

@@ -15,16 +15,16 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`scan`] | one pass over a mailbox: where messages are, how large, which id, which fingerprint |
+//! | [`mod@scan`] | one pass over a mailbox: where messages are, how large, which id, which fingerprint |
 //! | `error` | why a mailbox can't be served |
 //! | `window` | the buffer of that pass |
 //! | `header` | what a header line means to the pass |
 //! | `line_ends` | counting at memory speed |
 //! | `content` | what identifies a message whatever other programs note in it |
-//! | [`transmit`] | a message as POP3 sends it |
+//! | [`mod@transmit`] | a message as POP3 sends it |
 //! | [`unique_id`] | 1.0.3's ids, made unique |
 //! | [`remembered`] | the ids that have to be kept between sessions |
-//! | [`relocate`] | finding messages again in a mailbox that others changed |
+//! | [`mod@relocate`] | finding messages again in a mailbox that others changed |
 
 mod content;
 mod error;

@@ -5,6 +5,7 @@ use std::fs::File;
 use super::content::Fingerprint;
 use super::error::ScanError;
 use super::scan::Pass;
+use super::unique_id::BaseId;
 use super::{Index, Message};
 
 /// Whether the very message is still at its place, with nothing changed that a client would see
@@ -32,10 +33,10 @@ pub fn still_there(file: &File, message: &Message, key: u64) -> Result<bool, Sca
 /// is matched once, in the order of the file. Both are scans with the same key.
 pub fn relocate(old: &Index, new: &Index) -> Vec<Option<usize>> {
     let mut places = vec![None; old.messages.len()];
-    let mut candidates = by_fingerprint(new).into_iter().peekable();
-    for (fingerprint, number) in by_fingerprint(old) {
-        while candidates.next_if(|(other, _)| *other < fingerprint).is_some() {}
-        let found = candidates.next_if(|(other, _)| *other == fingerprint);
+    let mut candidates = by_identity(new).into_iter().peekable();
+    for (identity, number) in by_identity(old) {
+        while candidates.next_if(|(other, _)| *other < identity).is_some() {}
+        let found = candidates.next_if(|(other, _)| *other == identity);
         if let (Some(place), Some((_, at))) = (places.get_mut(number), found) {
             *place = Some(at);
         }
@@ -43,9 +44,12 @@ pub fn relocate(old: &Index, new: &Index) -> Vec<Option<usize>> {
     places
 }
 
-fn by_fingerprint(index: &Index) -> Vec<(u64, usize)> {
+/// Sorted by what identifies them. The base id is part of it, as it holds what the local MTA
+/// noted, which nobody who sends mail can choose.
+fn by_identity(index: &Index) -> Vec<((BaseId, u64), usize)> {
     let all = index.messages.iter().enumerate();
-    let mut all: Vec<_> = all.map(|(number, message)| (message.fingerprint, number)).collect();
+    let mut all: Vec<_> =
+        all.map(|(number, message)| ((message.base, message.fingerprint), number)).collect();
     all.sort_unstable();
     all
 }

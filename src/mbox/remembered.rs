@@ -191,7 +191,7 @@ mod tests {
             let mut text = format!("{A}{B}{A}").into_bytes();
             for _ in 0..3 {
                 let at = random.below(text.len());
-                text[at] = random.below(256) as u8;
+                text[at] = u8::try_from(random.below(256)).unwrap();
             }
             let (once, _) = Remembered::parse(&text);
             assert_eq!(Remembered::parse(once.to_string().as_bytes()), (once, 0));

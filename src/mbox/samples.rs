@@ -118,7 +118,10 @@ pub(super) struct Read {
 impl Read {
     /// What RETR sends, or TOP when it stops after `lines` of the body.
     pub(super) fn sent(&self, lines: Option<u64>) -> Vec<u8> {
-        let count = lines.map_or(usize::MAX, |lines| self.header_lines + lines as usize);
+        let count = match lines {
+            Some(lines) => self.header_lines + usize::try_from(lines).unwrap(),
+            None => usize::MAX,
+        };
         let stuffed = |line: &Vec<u8>| {
             let dot: &[u8] = if line.starts_with(b".") { b"." } else { b"" };
             [dot, line, b"\r\n"].concat()

@@ -16,7 +16,7 @@ use memchr::memmem::Finder;
 use super::content::{ContentHash, Fingerprint};
 use super::error::ScanError;
 use super::header::{Header, Meaning};
-use super::line_ends::{completion, empty_line, missing_crs, trailing_empty_line};
+use super::line_ends::{completion, crlfs, empty_line, line_feeds, trailing_empty_line};
 use super::unique_id::BaseId;
 use super::window::{LOOKAHEAD, LOOKBEHIND, Window};
 use super::{Index, Limits, Message, NOT_DISTINGUISHED, Octets};
@@ -235,26 +235,26 @@ impl<C: ContentHash> Pass<C> {
                 self.identity.update(self.window.bytes(position, next));
             }
             if meaning.status {
-                self.hash.update(self.window.bytes(hashed, position));
+                self.hash.header(self.window.bytes(hashed, position));
                 hashed = next;
             }
             position = next;
         };
-        self.hash.update(self.window.bytes(hashed, position));
-        self.count(start, position);
+        self.hash.header(self.window.bytes(hashed, position));
+        self.count(start, position, line_feeds(self.window.bytes(start, position)));
         step
     }
 
     fn header_line_rest(&mut self, meaning: Meaning, position: usize) -> Step {
         let (next, complete) = self.line_end(position);
-        self.count(position, next);
         let bytes = self.window.bytes(position, next);
         if meaning.identifies {
             self.identity.update(bytes);
         }
         if !meaning.status {
-            self.hash.update(bytes);
+            self.hash.header(bytes);
         }
+        self.count(position, next, u64::from(complete));
         if complete {
             Step::On(State::HeaderLine, next)
         } else {
@@ -304,15 +304,15 @@ impl<C: ContentHash> Pass<C> {
     }
 
     fn take(&mut self, from: usize, to: usize) {
-        self.hash.update(self.window.bytes(from, to));
-        self.count(from, to);
+        let line_feeds = self.hash.body(self.window.bytes(from, to));
+        self.count(from, to, line_feeds);
     }
 
-    /// Adds what a client gets for the bytes from `from` to `to`.
-    fn count(&mut self, from: usize, to: usize) {
+    /// Counts what a client gets for the bytes from `from` to `to`, which hold so many line feeds.
+    fn count(&mut self, from: usize, to: usize, line_feeds: u64) {
         let before = self.window.bytes(from.saturating_sub(1), from).first().copied();
         let bytes = self.window.bytes(from, to);
-        self.current.octets += bytes.len() as u64 + missing_crs(before, bytes);
+        self.current.octets += bytes.len() as u64 + line_feeds - crlfs(before, bytes);
     }
 
     /// Where the line that `position` is in ends, and whether it does in the window.

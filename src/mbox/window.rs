@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 /// Fits the second-level cache with room to spare, so that the passes over a block after the
 /// first find it there. Small in tests, where everything has to lie across an edge once.
-const BLOCK: usize = if cfg!(test) { 150 } else { 256 * 1024 };
+const BLOCK: usize = if cfg!(test) { 150 } else { 128 * 1024 };
 
 /// Room for what is kept of the block before. [`LOOKAHEAD`] and [`LOOKBEHIND`] fit in.
 const CARRY: usize = 4096;
