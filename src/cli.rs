@@ -2,10 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::settings::{self, Settings};
+use crate::settings::{Place, Settings};
 use crate::{event, monitor};
 
 const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
@@ -27,8 +26,8 @@ Serves POP3 to the client whose connection is passed by systemd
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
-    Serve(PathBuf),
-    CheckConfig(PathBuf),
+    Serve(Place),
+    CheckConfig(Place),
     Print(&'static str),
 }
 
@@ -36,8 +35,8 @@ enum Action {
 #[must_use]
 pub fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
-        Ok(Action::Serve(path)) => serve(&path),
-        Ok(Action::CheckConfig(path)) => check_config(&path),
+        Ok(Action::Serve(config)) => serve(&config),
+        Ok(Action::CheckConfig(config)) => check_config(&config),
         Ok(Action::Print(text)) => print(text),
         Err(error) => complain(&format!("{error}; popa3d --help tells more")),
     }
@@ -45,14 +44,14 @@ pub fn main() -> ExitCode {
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Error> {
     use lexopt::prelude::{Long, Short};
-    let mut config = PathBuf::from(settings::DEFAULT_PATH);
+    let mut config = Place::Usual;
     let mut check = false;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('V') | Long("version") => return Ok(Action::Print(VERSION)),
             Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
-            Long("config") => config = parser.value()?.into(),
+            Long("config") => config = Place::File(parser.value()?.into()),
             Long("check-config") => check = true,
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
         }
@@ -60,7 +59,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
     Ok(if check { Action::CheckConfig(config) } else { Action::Serve(config) })
 }
 
-fn serve(config: &std::path::Path) -> ExitCode {
+fn serve(config: &Place) -> ExitCode {
     match monitor::take_connection() {
         Ok(connection) => {
             event::start_logging();
@@ -73,14 +72,20 @@ fn serve(config: &std::path::Path) -> ExitCode {
     }
 }
 
-fn check_config(path: &std::path::Path) -> ExitCode {
-    match Settings::load(path) {
+fn check_config(place: &Place) -> ExitCode {
+    let path = place.path().display();
+    match Settings::load(place) {
         Ok(settings) => {
             let mut report = String::new();
             for warning in settings.warnings() {
-                report.push_str(&format!("{}: warning: {warning}\n", path.display()));
+                report.push_str(&format!("{path}: warning: {warning}\n"));
             }
-            report.push_str(&format!("{}: usable\n", path.display()));
+            let finding = if place.path().exists() {
+                "usable"
+            } else {
+                "does not exist, every setting has its default"
+            };
+            report.push_str(&format!("{path}: {finding}\n"));
             print(&report)
         }
         Err(error) => complain(&error.to_string()),
@@ -110,13 +115,13 @@ mod tests {
 
     #[test]
     fn no_argument_means_serving() {
-        assert_eq!(parsed(&[]).unwrap(), Action::Serve(settings::DEFAULT_PATH.into()));
+        assert_eq!(parsed(&[]).unwrap(), Action::Serve(Place::Usual));
     }
 
     #[test]
     fn settings_may_be_elsewhere() {
         let action = parsed(&["--check-config", "--config", "x"]).unwrap();
-        assert_eq!(action, Action::CheckConfig("x".into()));
+        assert_eq!(action, Action::CheckConfig(Place::File("x".into())));
     }
 
     #[test]

@@ -241,8 +241,8 @@ impl fmt::Display for Text<'_> {
             }
             Event::PamHangs(seconds) => write!(
                 f,
-                "Server failure authenticating {user} from {client}: PAM gave no answer in \
-                 {seconds} s (pam-timeout)"
+                "Server failure, PAM gave no answer for {user} from {client} in {seconds} s \
+                 (pam-timeout), session ended"
             ),
             Event::PamMessage(text) => write!(f, "PAM message for {user}: {text}"),
             Event::PamCloseFailed(why) => write!(f, "Closing the session of {user}: {why}"),
@@ -272,7 +272,7 @@ impl fmt::Display for Text<'_> {
             Event::SessionEnded(Ending::Disconnected, _) => f.write_str("Premature disconnect"),
             Event::SessionEnded(Ending::TimedOut, _) => f.write_str("Connection timed out"),
             Event::SessionEnded(Ending::TooManyFailures, _) => {
-                f.write_str("Too many failed logins, connection closed")
+                f.write_str("Too many refused logins, connection closed")
             }
             Event::SessionEnded(Ending::Failed, _) => f.write_str("Session ended by a failure"),
             Event::NoLoginAttempt => f.write_str("Didn't attempt authentication"),

@@ -8,8 +8,25 @@ use std::time::Duration;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Where the settings are unless `--config` says otherwise.
-pub const DEFAULT_PATH: &str = "/etc/popa3d.toml";
+/// Where the settings are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `/etc/popa3d.toml`, which need not exist.
+    Usual,
+    /// A file that was named, and so has to be there.
+    File(PathBuf),
+}
+
+impl Place {
+    /// The path of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Usual => Path::new("/etc/popa3d.toml"),
+            Self::File(path) => path,
+        }
+    }
+}
 
 /// RFC 1939 section 3 wants an idle client to have at least ten minutes.
 const RFC_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -27,19 +44,19 @@ pub struct Settings {
     /// After so many failed logins the connection is closed.
     pub login_attempts: Count<100>,
     /// A client that says nothing, or reads nothing, for so long is dropped.
-    pub idle_timeout: Span,
+    pub idle_timeout: Span<1>,
     /// A refused login is answered this long after PASS, or later if PAM wants so.
-    pub failure_delay: Span,
+    pub failure_delay: Span<0>,
     /// A PAM stack that takes longer to answer ends the session.
-    pub pam_timeout: Span,
+    pub pam_timeout: Span<1>,
     /// How long to wait for programs that hold the mailbox's locks.
-    pub lock_timeout: Span,
+    pub lock_timeout: Span<0>,
     /// How long a login waits for another session of the same user.
-    pub session_wait: Span,
+    pub session_wait: Span<0>,
     /// Whether to make `MAILBOX.lock` besides the fcntl lock.
     pub dotlock: bool,
     /// Age from which a dotlock that names no process counts as left behind.
-    pub dotlock_stale_after: Span,
+    pub dotlock_stale_after: Span<1>,
 }
 
 impl Default for Settings {
@@ -61,19 +78,22 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the settings at `path`; those of a file that does not exist are the defaults.
+    /// Reads the settings; without a file at the usual place the defaults hold.
     ///
     /// # Errors
     ///
     /// Says what is wrong, with file and line.
-    pub fn load(path: &Path) -> Result<Self, Error> {
+    pub fn load(place: &Place) -> Result<Self, Error> {
+        let path = place.path();
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text).map_err(|(line, message)| Error::Invalid {
                 path: path.to_owned(),
                 line,
                 message,
             }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && *place == Place::Usual => {
+                Ok(Self::default())
+            }
             Err(source) => Err(Error::Unreadable { path: path.to_owned(), source }),
         }
     }
@@ -200,22 +220,22 @@ impl<'de, const MOST: u32> Deserialize<'de> for Count<MOST> {
     }
 }
 
-/// A duration, written as a number with a unit: `"600s"`, `"10m"`, `"2h"`, `"7d"`.
+/// A duration of at least `LEAST` seconds, written as a number with a unit: `"600s"`, `"10m"`, `"2h"`, `"7d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub struct Span<const LEAST: u64>(pub Duration);
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de, const LEAST: u64> Deserialize<'de> for Span<LEAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
         // A year is longer than anything here can sensibly last.
-        with_unit(&text, &units, 365 * 86_400)
-            .map(|seconds| Self(Duration::from_secs(seconds)))
-            .ok_or_else(|| {
-                D::Error::custom(format!(
-                    "{text:?} is not a duration such as \"90s\", \"10m\", \"2h\""
-                ))
-            })
+        match with_unit(&text, &units, 365 * 86_400) {
+            Some(seconds) if seconds >= LEAST => Ok(Self(Duration::from_secs(seconds))),
+            Some(_) => Err(D::Error::custom(format!("{text:?} is too short, at least {LEAST} s"))),
+            None => Err(D::Error::custom(format!(
+                "{text:?} is not a duration such as \"90s\", \"10m\", \"2h\""
+            ))),
+        }
     }
 }
 
@@ -292,6 +312,7 @@ mod tests {
         assert_eq!(line_of("\nlogin-attempts = 0\n"), Err(2));
         assert_eq!(line_of("max-mailbox-size = \"2X\"\n"), Err(1));
         assert_eq!(line_of("dotlock = yes\n"), Err(1));
+        assert_eq!(line_of("pam-timeout = \"0s\"\n"), Err(1));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::Secret;
 
 /// Most ranges in one [`Request::Delete`] or [`Order::Delete`].
-pub const MAX_RANGES: usize = 700;
+pub const MAX_RANGES: usize = 180;
 /// Most octets in one [`Request::Remember`].
-pub const MAX_NOTE: usize = 8 * 1024;
+pub const MAX_NOTE: usize = 3 * 1024;
 
 /// From the worker to the monitor. What is allowed when: `monitor::permission`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,8 @@ pub enum Answer {
     Remembered,
     /// The mailbox, locked for UPDATE, is attached, read-only.
     Locked,
+    /// There is no mailbox any more, so nothing of what was to be removed either.
+    MailboxGone,
     /// The commit is durable.
     Committed,
     /// The UPDATE did not happen, for this reason; nothing was removed.

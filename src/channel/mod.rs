@@ -26,7 +26,7 @@ pub use secret::Secret;
 use crate::ffi::socket::receive_packet;
 
 /// Longest packet, in octets.
-pub const MAX_PACKET: usize = 16 * 1024;
+pub const MAX_PACKET: usize = 4 * 1024;
 
 /// One end of a channel: sends `Out`, receives `In`.
 #[derive(Debug)]
@@ -73,12 +73,17 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     /// sendmsg(2)'s, such as `BrokenPipe` when the other side is gone; `InvalidInput` for a message
     /// that does not fit into a packet.
     pub fn send(&mut self, message: &Out, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let sent = match postcard::to_slice(message, &mut self.buffer) {
-            Ok(packet) => send_packet(&self.socket, packet, descriptor),
-            Err(_) => Err(io::ErrorKind::InvalidInput.into()),
-        };
-        self.buffer.zeroize();
-        sent
+        match postcard::to_slice(message, &mut self.buffer) {
+            Ok(packet) => {
+                let sent = send_packet(&self.socket, packet, descriptor);
+                packet.zeroize();
+                sent
+            }
+            Err(_) => {
+                self.buffer.zeroize();
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
     }
 
     /// Waits for the next message.

@@ -14,10 +14,12 @@ use crate::settings::Settings;
 const SERVICE: &CStr = c"popa3d";
 const TERMINAL: &CStr = c"popa3d";
 
-/// Where libpam finds the service (pam.conf(5)). Without a file of its own it would silently fall
-/// back to `other`, which on some systems lets people in.
-const SERVICE_FILES: [&str; 4] =
-    ["/etc/pam.d/popa3d", "/usr/lib/pam.d/popa3d", "/usr/etc/pam.d/popa3d", "/etc/pam.conf"];
+/// Where libpam finds the service (pam.conf(5)).
+const SERVICE_FILES: [&str; 3] =
+    ["/etc/pam.d/popa3d", "/usr/lib/pam.d/popa3d", "/usr/etc/pam.d/popa3d"];
+
+/// Where libpam looks when this directory does not exist: one file for all services.
+const SERVICE_DIRECTORY: &str = "/etc/pam.d";
 
 /// A user whose PAM session is open.
 pub(super) struct LoggedIn {
@@ -47,14 +49,14 @@ pub(super) fn log_in(
     let asked = Instant::now();
     let mut delay = settings.failure_delay.0;
     let result = {
-        let _watchdog = match Watchdog::start(settings.pam_timeout.0, log) {
+        let watchdog = match Watchdog::start(settings.pam_timeout.0, log) {
             Ok(watchdog) => watchdog,
             Err(error) => {
                 log.log(&Event::LoginImpossible(&error.to_string()));
                 return Err(Denied::Impossible);
             }
         };
-        let mut attempt = Attempt { log, delay: &mut delay };
+        let mut attempt = Attempt { log, delay: &mut delay, watchdog: &watchdog };
         attempt.run(user, password)
     };
     match result {
@@ -108,13 +110,15 @@ impl From<Failure> for Refused {
 struct Attempt<'a> {
     log: &'a mut Session,
     delay: &'a mut std::time::Duration,
+    watchdog: &'a Watchdog,
 }
 
 impl Attempt<'_> {
     fn run(&mut self, user: &[u8], password: &Secret) -> Result<LoggedIn, Refused> {
-        if !SERVICE_FILES.iter().any(|path| Path::new(path).exists()) {
-            let reason = format!("{} does not exist", SERVICE_FILES.first().unwrap_or(&""));
-            return Err(Refused::Impossible(reason));
+        // Without it libpam would silently take the service `other`, which may let people in.
+        let is_there = |path: &&str| Path::new(path).exists();
+        if is_there(&SERVICE_DIRECTORY) && !SERVICE_FILES.iter().any(is_there) {
+            return Err(Refused::Impossible("there is no /etc/pam.d/popa3d".to_owned()));
         }
         let asked = match CString::new(user) {
             Ok(name) if account::is_name(user) => name,
@@ -126,6 +130,7 @@ impl Attempt<'_> {
         let standing = account::standing(&asked).map_err(name_service)?;
         if standing != Standing::Unknown {
             self.log.user = Some(printable(user));
+            self.watchdog.name(self.log);
         }
         let (password, forbidden) = match (standing, password.expose()) {
             (Standing::Root, _) => (None, Some("root does not get mail here")),

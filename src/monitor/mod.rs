@@ -18,21 +18,20 @@ mod stop_signal;
 mod watchdog;
 mod worker_process;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, take as take_connection};
 
 use crate::event::{Event, Session as LogSession};
-use crate::settings::Settings;
+use crate::settings::{Place, Settings};
 use worker_process::WorkerProcess;
 
 /// What a client reads when this host cannot serve anybody.
 const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try again later\r\n";
 
-/// Serves one client from the first octet to the last, with the settings at `config`.
+/// Serves one client from the first octet to the last, with the settings of `config`.
 #[must_use]
-pub fn serve(connection: Connection, config: &Path) -> ExitCode {
+pub fn serve(connection: Connection, config: &Place) -> ExitCode {
     let mut log = LogSession { id: random_number(), client: connection.client(), user: None };
     log.log(&Event::SessionStarted);
     let settings = match Settings::load(config) {

@@ -10,7 +10,7 @@ use nix::unistd::Group;
 use super::helper::{Helper, Opened};
 use super::login::{self, Denied, LoggedIn};
 use super::permission::{Phase, allows};
-use super::session_lock::SessionLock;
+use super::session_lock::{Acquired, SessionLock};
 use super::stop_signal::StopSignal;
 use super::worker_process::WorkerProcess;
 use super::{privileges, random_number, remembered_ids, status};
@@ -48,7 +48,9 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         // A worker that was killed is seen first by its channel, which ends.
         Err(Broken::ChannelEnded) => Err(reaped.err().unwrap_or_else(|| "ended early".to_owned())),
         Err(Broken::Worker(what)) => Err(what),
-        Ok(()) => reaped,
+        Ok(End::ByWorker) => reaped,
+        // It could not know, so it found its monitor gone.
+        Ok(End::BySignal) => Ok(()),
     }
 }
 
@@ -89,6 +91,12 @@ impl MailUser {
     }
 }
 
+/// How a session came to its end.
+enum End {
+    ByWorker,
+    BySignal,
+}
+
 /// Why a session cannot go on.
 enum Broken {
     /// The worker's end of the channel is closed.
@@ -110,12 +118,12 @@ impl From<io::Error> for Broken {
 }
 
 impl Session<'_> {
-    fn serve(&mut self) -> Result<(), Broken> {
+    fn serve(&mut self) -> Result<End, Broken> {
         let mut phase = Phase::AwaitingLogin;
         loop {
             if self.stopped()? {
                 self.log.log(&Event::SessionStopped);
-                return Ok(());
+                return Ok(End::BySignal);
             }
             let (request, attached) = self.worker.channel.receive()?;
             if attached.is_some() || !allows(phase, &request) {
@@ -142,7 +150,7 @@ impl Session<'_> {
                 Request::Abandon(trouble) => self.abandon(trouble)?,
                 Request::End { ending, retrieved } => {
                     self.note_end(ending, retrieved);
-                    return Ok(());
+                    return Ok(End::ByWorker);
                 }
             };
         }
@@ -213,18 +221,19 @@ impl Session<'_> {
     fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
         let account = &logged_in.account;
         let path: PathBuf = self.settings.mailbox.path(&account.name, &account.home);
-        let lock = match SessionLock::acquire(&account.name, self.settings.session_wait.0) {
-            Ok(Some(lock)) => lock,
-            Ok(None) => {
-                let holder = format!("{} has another session", account.name);
-                self.log.log(&Event::MaildropInUse(&holder));
-                return Err(Refusal::InUse);
-            }
-            Err(error) => {
-                self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
-                return Err(Refusal::Temporary);
-            }
-        };
+        let lock =
+            match SessionLock::acquire(&account.name, self.log.id, self.settings.session_wait.0) {
+                Ok(Acquired::Lock(lock)) => lock,
+                Ok(Acquired::HeldBy(other)) => {
+                    let holder = format!("another session of {}: {other}", account.name);
+                    self.log.log(&Event::MaildropInUse(&holder));
+                    return Err(Refusal::InUse);
+                }
+                Err(error) => {
+                    self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
+                    return Err(Refusal::Temporary);
+                }
+            };
         let spool_group = Group::from_name(SPOOL_GROUP).ok().flatten().map(|group| group.gid);
         let locking = Locking {
             timeout: self.settings.lock_timeout.0,
@@ -349,8 +358,12 @@ impl Session<'_> {
         self.user = Some(user);
         let (answer, mailbox) = match opened? {
             Ok(Some(mailbox)) => (Answer::Locked, Some(mailbox)),
-            // Somebody removed the mailbox: there is nothing left to delete.
-            Ok(None) => (Answer::NotUpdated(Refusal::Permanent), None),
+            Ok(None) => {
+                let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
+                let why = "it is gone, another program removed it";
+                self.log.log(&Event::UpdateFailed(&mailbox, why));
+                (Answer::MailboxGone, None)
+            }
             Err(refusal) => (Answer::NotUpdated(refusal), None),
         };
         self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;

@@ -1,8 +1,8 @@
 //! One session a maildrop at a time (RFC 1939 section 4).
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,9 @@ use nix::fcntl::{Flock, FlockArg};
 const DIRECTORY: &str = "/run/popa3d";
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
+/// Octets of the line that says who holds a lock.
+const MAX_SIGNATURE: u64 = 80;
+
 /// Held for the session; the kernel's, so that nothing of it survives the process.
 #[derive(Debug)]
 pub(super) struct SessionLock {
@@ -19,33 +22,54 @@ pub(super) struct SessionLock {
     lock: Flock<File>,
 }
 
+/// What trying to acquire a lock came to.
+#[derive(Debug)]
+pub(super) enum Acquired {
+    /// It is ours.
+    Lock(SessionLock),
+    /// Another session goes on; which, for the journal.
+    HeldBy(String),
+}
+
 impl SessionLock {
-    /// Waits up to `patience` for the session of `user` that is under way; `None` when it goes on.
+    /// Waits up to `patience` for the session of `user` that is under way, then makes session
+    /// number `id` the one.
     ///
     /// # Errors
     ///
     /// The lock file cannot be made.
-    pub(super) fn acquire(user: &str, patience: Duration) -> io::Result<Option<Self>> {
-        Self::acquire_in(Path::new(DIRECTORY), user, patience)
+    pub(super) fn acquire(user: &str, id: u64, patience: Duration) -> io::Result<Acquired> {
+        Self::acquire_in(Path::new(DIRECTORY), user, id, patience)
     }
 
-    fn acquire_in(directory: &Path, user: &str, patience: Duration) -> io::Result<Option<Self>> {
+    fn acquire_in(
+        directory: &Path,
+        user: &str,
+        id: u64,
+        patience: Duration,
+    ) -> io::Result<Acquired> {
         let path = directory.join(user);
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(1);
         loop {
             let mut file = open(directory, &path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) if is_current(&lock, &path) => return Ok(Some(Self { path, lock })),
+                Ok(lock) if is_current(&lock, &path) => {
+                    sign(&lock, id);
+                    return Ok(Acquired::Lock(Self { path, lock }));
+                }
                 // The session before removed it between our opening and locking it.
                 Ok(_) => continue,
                 Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
                 Err((_, error)) => return Err(error.into()),
             }
-            drop(file);
             if Instant::now() >= deadline {
-                return Ok(None);
+                let mut holder = String::new();
+                // Who holds it is a help for the reader of the journal, no more.
+                let _ = file.take(MAX_SIGNATURE).read_to_string(&mut holder);
+                return Ok(Acquired::HeldBy(holder.trim().to_owned()));
             }
+            drop(file);
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -61,9 +85,15 @@ impl Drop for SessionLock {
     }
 }
 
+/// Says in the lock file who holds it.
+fn sign(file: &File, id: u64) {
+    let signature = format!("process {}, POPA3D_SESSION={id:016x}\n", std::process::id());
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(signature.as_bytes(), 0));
+}
+
 fn open(directory: &Path, path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).mode(0o600);
+    options.read(true).write(true).create(true).mode(0o600);
     match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Not every super-server reads our tmpfiles.d.
@@ -88,12 +118,17 @@ mod tests {
     #[test]
     fn second_session_is_kept_out_until_the_first_one_ends() {
         let directory = std::env::temp_dir().join(format!("popa3d-lock-{}", std::process::id()));
-        let acquire = || SessionLock::acquire_in(&directory, "alice", Duration::ZERO).unwrap();
-        let first = acquire().unwrap();
-        assert!(acquire().is_none());
+        let acquire =
+            |id| match SessionLock::acquire_in(&directory, "alice", id, Duration::ZERO).unwrap() {
+                Acquired::Lock(lock) => Ok(lock),
+                Acquired::HeldBy(holder) => Err(holder),
+            };
+        let first = acquire(1).unwrap();
+        let holder = acquire(2).unwrap_err();
+        assert!(holder.ends_with("POPA3D_SESSION=0000000000000001"), "{holder}");
         drop(first);
-        let again = acquire().unwrap();
-        assert!(acquire().is_none());
+        let again = acquire(3).unwrap();
+        assert!(acquire(4).is_err());
         drop(again);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "a lock file remains");
         std::fs::remove_dir(&directory).unwrap();

@@ -1,6 +1,7 @@
 //! Ends a monitor that PAM does not let go of.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,21 +18,30 @@ use crate::event::{Event, Session};
 pub(super) struct Watchdog {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Whose login it is, for what the thread may have to say.
+    log: Arc<Mutex<Session>>,
 }
 
 impl Watchdog {
     /// Gives what follows `limit`.
     pub(super) fn start(limit: Duration, log: &Session) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
-        let log = log.clone();
+        let log = Arc::new(Mutex::new(log.clone()));
+        let for_thread = Arc::clone(&log);
         let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             if stopped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                let log = for_thread.lock().unwrap_or_else(PoisonError::into_inner);
                 log.log(&Event::PamHangs(limit.as_secs()));
                 // Not a way out that waits for other threads or runs their exit handlers.
                 let _ = kill(getpid(), Signal::SIGKILL);
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Some(thread), log })
+    }
+
+    /// Tells it whose login it is, once that is known.
+    pub(super) fn name(&self, log: &Session) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = log.clone();
     }
 }
 

@@ -7,7 +7,9 @@ use super::Start;
 use super::client::{Client, Output, ending};
 use super::maildrop::{Maildrop, Unsent};
 use super::update::{self, Update};
-use crate::channel::{Answer, Ending, MAX_NOTE, Refusal, Request, Secret, ToMonitor, Totals};
+use crate::channel::{
+    Answer, Ending, MAX_NOTE, Refusal, Request, Secret, ToMonitor, Totals, Trouble,
+};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{
     self, Authorization, Command, Line, LoginStep, Malformed, MessageNumber, Step, Transaction,
@@ -116,7 +118,12 @@ impl Session<'_> {
             }
             Err(trouble) => {
                 self.tell(&Request::Unservable(trouble))?;
-                Ok(Err(Refusal::Permanent))
+                Ok(Err(match trouble {
+                    Trouble::NotMbox | Trouble::TooManyMessages | Trouble::TooLarge => {
+                        Refusal::Permanent
+                    }
+                    Trouble::Changed | Trouble::Unreadable(_) => Refusal::Temporary,
+                }))
             }
         }
     }
@@ -188,6 +195,9 @@ impl Session<'_> {
             Ok(Update::NothingToDo) => reply::ok(output, "goodbye"),
             Ok(Update::Removed(count)) => {
                 reply::ok(output, &format!("goodbye, {count} messages deleted"))
+            }
+            Ok(Update::MailboxGone) => {
+                reply::ok(output, "goodbye, another program removed the whole mailbox")
             }
             Ok(Update::Missing(count)) => reply::err_with(
                 output,
@@ -294,8 +304,10 @@ fn refuse_login(output: &mut Output, refusal: Refusal) -> io::Result<()> {
         Refusal::Temporary => {
             reply::err_with(output, Code::SysTemp, "login is out of order, try again later")
         }
-        Refusal::Permanent => {
-            reply::err_with(output, Code::SysPerm, "this mailbox cannot be served, see the journal")
-        }
+        Refusal::Permanent => reply::err_with(
+            output,
+            Code::SysPerm,
+            "this mailbox cannot be served, ask the administrator",
+        ),
     }
 }

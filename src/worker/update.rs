@@ -18,6 +18,8 @@ pub(super) enum Update {
     Removed(u32),
     /// So many messages could not be found again and stay; the others are gone.
     Missing(u32),
+    /// Another program removed the mailbox.
+    MailboxGone,
     /// Nothing was removed, for this reason.
     Refused(Refusal),
 }
@@ -44,6 +46,7 @@ pub(super) fn run(
     monitor.send(&Request::Lock, None)?;
     let mailbox = match monitor.receive()? {
         (Answer::Locked, Some(mailbox)) => File::from(mailbox),
+        (Answer::MailboxGone, None) => return Ok(Update::MailboxGone),
         (Answer::NotUpdated(refusal), None) => return Ok(Update::Refused(refusal)),
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
