@@ -17,6 +17,7 @@ use super::{privileges, random_number, remembered_ids, status};
 use crate::as_user::{Locking, Task};
 use crate::channel::{Answer, Ending, Order, Range, Refusal, Request, Secret, Totals, Trouble};
 use crate::event::{Event, Session as Log};
+use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
 /// The group that may make files in the spool (Debian Policy 11.6).
@@ -336,6 +337,7 @@ impl Session<'_> {
         if let Err(error) = privileges::shrink() {
             return Err(Broken::Worker(format!("giving up capabilities: {error}")));
         }
+        trim_memory();
         Ok(Phase::MaildropOpen)
     }
 
