@@ -26,7 +26,9 @@ BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "procps
 LAYERS = {
     # POP3 clients, and what the PAM tests configure.
     "clients": ("curl", "python3", "fetchmail", "mpop", "getmail6", "mutt", "libnss-extrausers",
-                "procmail", "man-db", "netbase", "strace"),
+                "procmail", "man-db", "netbase", "strace",
+                # A PAM module made by a test.
+                "gcc", "libc6-dev", "libpam0g-dev"),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
     # Everything that tests/bench compares. Both servers are POP3 servers: popa3d 1.0.3 conflicts

@@ -156,11 +156,11 @@ class Session:
         return reply
 
     def err(self, command, code=None):
-        """Sends a command whose reply must be -ERR, with this response code if given."""
+        """Sends a command whose reply must be -ERR, with a response code that matches if given."""
         reply = self.command(command)
         self._case.assertRegex(reply, rb"^-ERR( |$)", f"reply to {command!r}")
         if code:
-            self._case.assertIn(b"-ERR [" + code + b"]", reply)
+            self._case.assertRegex(reply, rb"^-ERR \[%s\] " % code)
         return reply
 
     def multi(self, command):
@@ -169,9 +169,10 @@ class Session:
         return self.lines()
 
     def quit(self):
-        """QUIT, answered, and the end of the connection."""
+        """QUIT, answered, and the end of the connection from both sides."""
         self.ok("QUIT")
         self.ended()
+        self.close()
 
     def ended(self):
         """Nothing more comes, and the server has closed the connection."""

@@ -196,7 +196,7 @@ class Mutt(Clients):
         """Opens the maildrop as a user does, on a terminal, and types KEYS."""
         self.write(".muttrc", "set confirmappend=no confirmcreate=no delete=yes quit=yes move=no copy=no\n"
                    "set pop_reconnect=no ssl_starttls=no ssl_force_tls=no sleep_time=0 wait_key=no message_cachedir=''\n"
-                   "set tmpdir=/tmp resolve=no postpone=no\n")
+                   f"set tmpdir=/tmp resolve=no folder=/home/{self.owner}\n")
         command = (f"mutt -F {self.home('.muttrc')} -f pop://{self.user}:{SIMPLE_PASSWORD}@localhost/ "
                    f"-e \\'push {keys}\\'")
         return self.host.run("script", "-qec", command.replace("\\'", "'"), "/dev/null",
@@ -213,7 +213,7 @@ class Mutt(Clients):
         self.assert_kept()
 
     def test_deletes_one(self):
-        self.mutt("<delete-pattern>~s\\ message\\ 3<enter><quit>")
+        self.mutt("3<enter><delete-message><quit>")
         self.assert_kept(1, 2, 4)
 
 

@@ -146,11 +146,11 @@ class CommandLine(HostCase):
     def test_check_config_names_file_line_and_key(self):
         for content, line, reason in (
             ('# fine\nmailbocks = "/var/mail/{user}"\n', 2, "mailbocks"),
-            ("\n\nlogin-attempts = 0\n", 3, "login-attempts"),
+            ("\n\nlogin-attempts = 0\n", 3, "login-attempts|1 to 100"),
             ('idle-timeout = "soon"\n', 1, "idle-timeout|soon"),
-            ('mailbox = "/var/mail/{usr}"\n', 1, "usr"),
-            ("dotlock = 3\n", 1, "dotlock"),
-            ("max-messages = \n", 1, ""),
+            ('mailbox = "/var/mail/{usr}"\n', 1, "{user}"),
+            ("dotlock = 3\n", 1, "boolean"),
+            ("max-messages = \n", 1, "max-messages|value"),
         ):
             with self.subTest(content=content):
                 self.host.write("/tmp/wrong.toml", content)
@@ -178,7 +178,7 @@ class OtherSuperServers(HostCase):
         self.host.run("systemd-run", "--quiet", f"--unit=other{port}", "-p", "StandardError=journal",
                       "systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-a", *options, "/usr/sbin/popa3d")
         self.addCleanup(self.host.run, "systemctl", "stop", f"other{port}.service", check=False)
-        self.until(lambda: f":{port:04X} " in self.host.read("/proc/net/tcp").decode(), "the port")
+        self.until(lambda: f":{port:04X} " in self.host.run("cat", "/proc/net/tcp").output, "the port")
 
     def _assert_serves(self, port):
         mail = messages(2)

@@ -103,6 +103,7 @@ class Journal(HostCase):
         second = self.connect()
         second.ok(f"USER {user}")
         second.err(f"PASS {PASSWORD}", b"IN-USE")
+        second.close()
         first.quit()
         self.until_idle()
         texts = self.messages(POPA3D_USER=user)

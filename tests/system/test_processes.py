@@ -136,6 +136,14 @@ class Worker(HostCase):
         self.assertLess(calls.index("chroot("), greeting)
         self.assertLess(min(calls.find(name) for name in ("seccomp(", "PR_SET_SECCOMP") if name in calls), greeting)
 
+    def worker(self):
+        (process,) = [process for process in self.processes() if status(process)["Uid"][0] == str(self.owner)]
+        return process
+
+    def monitor(self):
+        (process,) = [process for process in self.processes() if status(process)["Uid"][0] == "0"]
+        return process
+
 
 class Afterwards(HostCase):
     def test_nothing_remains_of_sessions_however_they_ended(self):
