@@ -323,7 +323,9 @@ pub fn start_logging() {
             let journal = journal
                 .with_field_prefix(None)
                 .with_priority_mappings(priorities)
-                .with_syslog_identifier("popa3d".to_owned());
+                .with_syslog_identifier("popa3d".to_owned())
+                // For those who let journald pass it on to syslog: facility mail.
+                .with_custom_fields([("SYSLOG_FACILITY", "2")]);
             tracing::subscriber::set_global_default(tracing_subscriber::registry().with(journal))
         }
         Err(_) => {

@@ -52,7 +52,7 @@ impl Dotlock {
     /// lock file both, the second one being the first one's new one.
     pub(super) fn create(mailbox: &Path, locking: &Locking) -> Result<Self, Obstacle> {
         let path = lock_path(mailbox);
-        let group = locking.spool_group;
+        let group = locking.spool_group.filter(|_| is_spool(&path));
         for _ in 0..2 {
             match with_group(group, || make(&path)).map_err(Obstacle::Failed)? {
                 Ok(made) => return Ok(Self { path, made, group }),
@@ -78,6 +78,13 @@ impl Dotlock {
             }
         });
     }
+}
+
+/// Whether a lock file's directory is root's. In a user's own one the spool's group has no
+/// business, and he may have led us anywhere.
+fn is_spool(path: &Path) -> bool {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::fs::metadata(directory).is_ok_and(|directory| directory.uid() == 0)
 }
 
 fn is_not_allowed(error: &io::Error) -> bool {

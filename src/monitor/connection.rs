@@ -88,11 +88,14 @@ fn is_for_us() -> bool {
 
 fn from_systemd() -> Result<TcpStream, NotPassed> {
     const NOT_ONE: NotPassed = NotPassed("systemd passed no socket, or more than one");
-    let named = receive_descriptors_with_names(false).map_err(|_| NOT_ONE)?;
-    let [(_, name)] = named.as_slice() else { return Err(NOT_ONE) };
-    // "connection" is systemd's name for an accepted socket whose unit sets none.
-    if !matches!(name.as_str(), "pop3" | "connection") {
-        return Err(NotPassed("the socket has another FileDescriptorName= than pop3"));
+    // Other programs that start services this way pass no names.
+    if std::env::var_os("LISTEN_FDNAMES").is_some() {
+        let named = receive_descriptors_with_names(false).map_err(|_| NOT_ONE)?;
+        let [(_, name)] = named.as_slice() else { return Err(NOT_ONE) };
+        // "connection" is systemd's name for an accepted socket whose unit sets none.
+        if !matches!(name.as_str(), "pop3" | "connection") {
+            return Err(NotPassed("the socket has another FileDescriptorName= than pop3"));
+        }
     }
     // Any address family passes: it is the type of the socket that is checked.
     ListenFd::from_env()

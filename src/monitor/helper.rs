@@ -2,10 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::as_user::{self, Task};
@@ -14,6 +14,9 @@ use crate::ffi::process::fork;
 
 /// How much longer than the lock's time-out opening may take, on a slow file system.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between looks at a helper that is about to end.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// A helper process that has not been seen ending.
 #[derive(Debug)]
@@ -82,7 +85,9 @@ impl Helper {
     /// It died: what it did is uncertain.
     pub(super) fn finish(mut self, order: &Order) -> io::Result<Result<(), String>> {
         self.order(order)?;
-        match self.report(None)? {
+        // However long a commit takes, it is worth waiting for.
+        let limit = if *order == Order::Commit { None } else { Some(PATIENCE) };
+        match self.report(limit)? {
             (Report::Done, None) => Ok(Ok(())),
             (Report::Failed { reason }, None) => Ok(Err(reason)),
             (
@@ -122,7 +127,13 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         self.channel = None;
-        let _ = waitpid(self.pid, None);
+        // Without its channel it ends at once, unless its user stopped it: then it stays behind.
+        let deadline = Instant::now() + PATIENCE;
+        while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One session, from the worker's first request to its last.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,7 +24,10 @@ use crate::settings::Settings;
 const SPOOL_GROUP: &str = "mail";
 
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
-const REMEMBERED_PER_MESSAGE: usize = 80;
+const REMEMBERED_PER_MESSAGE: u64 = 80;
+
+/// Octets of the smallest message in a mailbox: `From `, and a line end.
+const SMALLEST_MESSAGE: u64 = 6;
 
 /// Serves the requests of `worker` until its session is over.
 ///
@@ -40,11 +43,11 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
     if let Some((deleted, left)) = session.result.filter(|(deleted, _)| deleted.messages > 0) {
         session.log.log(&Event::Updated { deleted, left, retrieved: Totals::default() });
     }
-    let user = session.user.take();
-    let reaped = session.worker.reap();
-    if let Some(user) = user {
+    // Before the worker, which waits for its client to go.
+    if let Some(user) = session.user.take() {
         user.close(settings, session.log);
     }
+    let reaped = session.worker.reap();
     match outcome {
         // A worker that was killed is seen first by its channel, which ends.
         Err(Broken::ChannelEnded) => Err(reaped.err().unwrap_or_else(|| "ended early".to_owned())),
@@ -77,6 +80,8 @@ struct MailUser {
     lock: SessionLock,
     /// Unique-ids to be kept, as the worker sends them piece by piece.
     to_remember: Option<String>,
+    /// Octets that these may have: a worker is not to fill a disk.
+    most_to_remember: u64,
 }
 
 impl MailUser {
@@ -140,8 +145,8 @@ impl Session<'_> {
                     self.remember(&piece)?;
                     phase
                 }
-                Request::Scanned(totals) => self.open(totals)?,
-                Request::Unservable(trouble) => self.give_up(trouble)?,
+                Request::Scanned(totals) => self.begin_transaction(totals)?,
+                Request::Unservable(trouble) => self.refuse_mailbox(trouble)?,
                 Request::Lock => self.lock()?,
                 Request::Delete(ranges) => {
                     self.delete(ranges)?;
@@ -196,10 +201,18 @@ impl Session<'_> {
         let refusal = match self.prepare(&logged_in) {
             Ok((task, lock)) => {
                 let stop = StopSignal::hold()?;
-                let user = MailUser { logged_in, task, stop, lock, to_remember: None };
+                let mut user = MailUser {
+                    logged_in,
+                    task,
+                    stop,
+                    lock,
+                    to_remember: None,
+                    most_to_remember: 0,
+                };
                 let opened = self.open_mailbox(&user)?;
                 match opened {
                     Ok(mailbox) => {
+                        user.most_to_remember = self.most_to_remember(mailbox.as_ref());
                         self.hand_over(&user, mailbox)?;
                         self.user = Some(user);
                         return Ok(None);
@@ -256,7 +269,7 @@ impl Session<'_> {
     fn open_mailbox(
         &mut self,
         user: &MailUser,
-    ) -> Result<Result<Option<std::os::fd::OwnedFd>, Refusal>, Broken> {
+    ) -> Result<Result<Option<OwnedFd>, Refusal>, Broken> {
         let opened = match Helper::open(&user.task) {
             Ok(opened) => opened,
             Err(error) => {
@@ -284,11 +297,14 @@ impl Session<'_> {
         })
     }
 
-    fn hand_over(
-        &mut self,
-        user: &MailUser,
-        mailbox: Option<std::os::fd::OwnedFd>,
-    ) -> Result<(), Broken> {
+    fn most_to_remember(&self, mailbox: Option<&OwnedFd>) -> u64 {
+        let size = mailbox.and_then(|mailbox| nix::sys::stat::fstat(mailbox).ok());
+        let size = size.and_then(|status| u64::try_from(status.st_size).ok()).unwrap_or_default();
+        let messages = u64::from(self.settings.max_messages.0).min(size / SMALLEST_MESSAGE);
+        messages * REMEMBERED_PER_MESSAGE
+    }
+
+    fn hand_over(&mut self, user: &MailUser, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
         let remembered = match remembered_ids::open(&user.logged_in.account.name) {
             Ok(remembered) => remembered,
             Err(error) => {
@@ -307,10 +323,9 @@ impl Session<'_> {
     }
 
     fn remember(&mut self, piece: &str) -> Result<(), Broken> {
-        let most = (self.settings.max_messages.0 as usize).saturating_mul(REMEMBERED_PER_MESSAGE);
         let Some(user) = &mut self.user else { return Ok(()) };
         let text = user.to_remember.get_or_insert_default();
-        if text.len() + piece.len() > most {
+        if (text.len() + piece.len()) as u64 > user.most_to_remember {
             return Err(Broken::Worker("more unique-ids than messages".to_owned()));
         }
         text.push_str(piece);
@@ -326,7 +341,7 @@ impl Session<'_> {
     }
 
     /// The worker has read the mailbox: TRANSACTION begins.
-    fn open(&mut self, totals: Totals) -> Result<Phase, Broken> {
+    fn begin_transaction(&mut self, totals: Totals) -> Result<Phase, Broken> {
         self.release();
         self.store_remembered();
         self.log.log(&Event::MaildropLoaded(totals));
@@ -342,7 +357,7 @@ impl Session<'_> {
     }
 
     /// The mailbox is there and the worker cannot serve it.
-    fn give_up(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
+    fn refuse_mailbox(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
         self.release();
         if let Some(user) = self.user.take() {
             let why = describe(trouble);

@@ -1,9 +1,9 @@
 //! The maildrop of this session: a mailbox as it was scanned, and whether it still is.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
 use super::client::Output;
@@ -117,11 +117,8 @@ impl Maildrop {
     ///
     /// The mailbox could not be read again.
     pub(super) fn distinguish(&mut self, file: Option<OwnedFd>) -> Result<(), Trouble> {
-        let mut text = Vec::new();
-        if let Some(file) = file {
-            // An unreadable file of unique-ids costs some clients a second download, and no more.
-            let _ = File::from(file).read_to_end(&mut text);
-        }
+        // An unreadable file of unique-ids costs some clients a second download, and no more.
+        let text = file.and_then(|file| read(&File::from(file)).ok()).unwrap_or_default();
         let (remembered, _damaged) = Remembered::parse(&text);
         self.remembered = remembered;
         match &self.file {
@@ -242,6 +239,14 @@ impl pop3::Maildrop for Maildrop {
             None => Ok(()),
         }
     }
+}
+
+/// Reads a file by position: the system call filter knows no other way.
+fn read(file: &File) -> io::Result<Vec<u8>> {
+    let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut octets = vec![0; size];
+    file.read_exact_at(&mut octets, 0)?;
+    Ok(octets)
 }
 
 pub(super) fn trouble(error: ScanError) -> Trouble {
