@@ -88,10 +88,22 @@ def by_hand():
     yield "garbage-first", b"text\n" + ordinary(1)
     yield "garbage-first-then-an-empty-line", b"text\n\n" + ordinary(1)
     yield "indented-from-line", b" " + ordinary(1)
-    yield "line-edges-at-64-kb", b"".join(
-        message(n, header=b"X: " + b"x" * (65536 - n) + b"\nDelivered-To: a\n\tb\n") for n in range(0, 300, 7))
-    yield "boundaries-at-64-kb", b"".join(
-        message(n, body=b"x" * (65400 - n) + b"\n") for n in range(0, 300, 7))
+    yield "boundaries-at-edges", _at_edges(lambda number, length: message(number, body=b"x" * length + b"\n"))
+    yield "empty-lines-at-edges", _at_edges(lambda number, length: message(number, body=b"x" * length + b"\n\n\n"))
+    yield "dots-at-edges", _at_edges(lambda number, length: message(number, body=b"x" * length + b"\n" + b".\n" * 30))
+    yield "headers-at-edges", _at_edges(lambda number, length: (
+        b"From a\nX: " + b"x" * length + b"\nDelivered-To: %d\n\tfolded\nDate: 1\n\ntext\n\n" % number))
+    yield "ends-of-headers-at-edges", _at_edges(lambda number, length: (
+        b"From a\nDate: %d\nX: " % number + b"x" * length + b"\n\n\n.\n\n"))
+
+
+def _at_edges(make, edge=65536):
+    """A mailbox with something on and around the edges of buffers; MAKE gets how long to fill before that."""
+    mailbox = b""
+    for number in range(40):
+        used = len(mailbox) + len(make(number, 0))
+        mailbox += make(number, -used % edge + number - 20 + (edge if number < 20 else 0))
+    return mailbox
 
 
 INTERNAL_DATA = (
