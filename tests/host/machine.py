@@ -40,11 +40,14 @@ def install(packages):
     say(f"installing {' '.join(missing)}")
     with locked(CACHE / "apt.lock"):
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *missing]):
-            subprocess.run(
-                ["apt-get", "-o", "DPkg::Lock::Timeout=300", *command],
-                check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment,
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            finished = subprocess.run(
+                ["apt-get", "-o", "DPkg::Lock::Timeout=300", *command], check=False, env=environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )
+            if finished.returncode:
+                say(finished.stdout.decode(errors="replace"))
+                raise SystemExit(f"apt-get {command[0]} failed")
 
 
 def _installed(package):

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 
 from . import machine
 
@@ -73,13 +72,14 @@ def throwaway_copy(root, name="host"):
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def run_in(root, command, *, binds=(), environment=(), network=True, **options):
-    """Runs COMMAND in ROOT, not booted."""
+def run_in(root, command, *, binds=(), environment=(), network=True, volatile=False, **options):
+    """Runs COMMAND in ROOT, not booted; with VOLATILE, ROOT stays as it is."""
     prefix, groups = machine.own_cgroup(f"popa3d-root-{os.getpid()}")
     try:
         return subprocess.run(
             [*prefix, "systemd-nspawn", "-q", "-D", str(root), "--register=no", "--keep-unit",
-             "--console=pipe", *([] if network else ["--private-network"]),
+             "--console=pipe", *(["--volatile=overlay"] if volatile else []),
+             *([] if network else ["--private-network"]),
              *(f"--bind={bind}" for bind in binds), *(f"--setenv={item}" for item in environment),
              "--", *command],
             stdin=subprocess.DEVNULL, **options,
@@ -111,10 +111,10 @@ def _steps(function):
 
 def _bootstrap(release, target):
     debian, security = machine.mirrors()
-    subprocess.run(
+    _succeeded(subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={','.join(BASE)}", release, str(target), debian],
-        check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr,
-    )
+        check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ))
     sources = f"deb {debian} {release} main\n"
     if security:
         sources += f"deb {security} {release}-security main\n"
@@ -135,9 +135,17 @@ def _apt(root, *command):
     policy.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
     policy.chmod(0o755)
     for arguments in (("update", "-q"), ("-q", *command), ("clean",)):
-        run_in(root, ["apt-get", "-o", "Dpkg::Use-Pty=0", *arguments], check=True, stdout=sys.stderr,
-               environment=("DEBIAN_FRONTEND=noninteractive",))
+        _succeeded(run_in(root, ["apt-get", "-o", "Dpkg::Use-Pty=0", *arguments],
+                          environment=("DEBIAN_FRONTEND=noninteractive",),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     policy.unlink()
+
+
+def _succeeded(finished):
+    """What a step of a build printed is of interest only if it failed."""
+    if finished.returncode:
+        machine.say(finished.stdout.decode(errors="replace"))
+        finished.check_returncode()
 
 
 def _copy(source, target):
