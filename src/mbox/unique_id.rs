@@ -92,15 +92,13 @@ impl Index {
         for message in &mut self.messages {
             message.distinction = NOT_DISTINGUISHED;
         }
-        let mut by_base: Vec<u32> = (0..).take(self.messages.len()).collect();
-        by_base.sort_unstable_by_key(|number| (self.base(*number), *number));
+        let bases = self.messages.iter().map(|message| message.base);
+        let mut by_base: Vec<(BaseId, u32)> = bases.zip(0..).collect();
+        by_base.sort_unstable();
         let mut pass = Pass::new(ContentDigest::default());
-        let mut rest = by_base.as_slice();
-        while let Some(base) = rest.first().and_then(|number| self.base(*number)) {
-            let count = rest.partition_point(|number| self.base(*number) == Some(base));
-            let Some((group, behind)) = rest.split_at_checked(count) else { break };
-            rest = behind;
-            let entries = remembered.of(base);
+        for group in by_base.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((base, _)) = group.first() else { continue };
+            let entries = remembered.of(*base);
             if group.len() > 1 || !entries.is_empty() {
                 self.distinguish_group(file, &mut pass, group, entries)?;
             }
@@ -118,10 +116,6 @@ impl Index {
         }))
     }
 
-    fn base(&self, number: u32) -> Option<BaseId> {
-        self.messages.get(number as usize).map(|message| message.base)
-    }
-
     fn distinction(&self, message: &Message) -> Option<&Distinction> {
         self.distinctions.get(message.distinction as usize)
     }
@@ -131,11 +125,11 @@ impl Index {
         &mut self,
         file: &File,
         pass: &mut Pass<ContentDigest>,
-        group: &[u32],
+        group: &[(BaseId, u32)],
         entries: &[Entry],
     ) -> Result<(), ScanError> {
         let mut copies = Vec::with_capacity(group.len());
-        for number in group {
+        for (_, number) in group {
             let Some(message) = self.messages.get(*number as usize) else { continue };
             copies.push((content_id(file, pass, message)?, *number));
         }
@@ -145,7 +139,8 @@ impl Index {
         };
         // As long as a message is here whose id was told apart from another one's, the id without
         // a suffix is that other one's, here or gone.
-        let without_suffix = if entries.iter().any(is_here) { None } else { group.first() };
+        let first = group.first().map(|(_, number)| *number);
+        let without_suffix = if entries.iter().any(is_here) { None } else { first };
         for same in copies.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((content, _)) = same.first() else { continue };
             let mut known = ordinals_of(entries, *content);
@@ -153,7 +148,7 @@ impl Index {
             for (content, number) in same {
                 let ordinal = match known.next() {
                     Some(ordinal) => ordinal,
-                    None if without_suffix == Some(number) => WITHOUT_SUFFIX,
+                    None if without_suffix == Some(*number) => WITHOUT_SUFFIX,
                     None => next,
                 };
                 next = next.max(ordinal.saturating_add(1));
