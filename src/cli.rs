@@ -12,6 +12,7 @@ const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
 const USAGE: &str = "\
 Usage: popa3d [--config FILE]
        popa3d --check-config [--config FILE]
+       popa3d --recover [--config FILE]
        popa3d -V | -h
 
 Serves POP3 to the client whose connection is passed by systemd
@@ -20,6 +21,7 @@ Serves POP3 to the client whose connection is passed by systemd
   --check-config   look at the settings, report mistakes, and exit
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -h, --help       print this and exit
+  --recover        finish updates of mailboxes that a crash interrupted
   -V, --version    print the version and exit
 ";
 
@@ -28,6 +30,7 @@ Serves POP3 to the client whose connection is passed by systemd
 enum Action {
     Serve(Place),
     CheckConfig(Place),
+    Recover(Place),
     Print(&'static str),
 }
 
@@ -37,6 +40,10 @@ pub fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
         Ok(Action::Serve(config)) => serve(&config),
         Ok(Action::CheckConfig(config)) => check_config(&config),
+        Ok(Action::Recover(config)) => {
+            event::start_logging();
+            monitor::recover_all(&config)
+        }
         Ok(Action::Print(text)) => print(text),
         Err(error) => complain(&format!("{error}; popa3d --help tells more")),
     }
@@ -45,18 +52,19 @@ pub fn main() -> ExitCode {
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Error> {
     use lexopt::prelude::{Long, Short};
     let mut config = Place::Usual;
-    let mut check = false;
+    let mut action: fn(Place) -> Action = Action::Serve;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('V') | Long("version") => return Ok(Action::Print(VERSION)),
             Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
             Long("config") => config = Place::File(parser.value()?.into()),
-            Long("check-config") => check = true,
+            Long("check-config") => action = Action::CheckConfig,
+            Long("recover") => action = Action::Recover,
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
         }
     }
-    Ok(if check { Action::CheckConfig(config) } else { Action::Serve(config) })
+    Ok(action(config))
 }
 
 fn serve(config: &Place) -> ExitCode {

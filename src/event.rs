@@ -53,6 +53,10 @@ pub enum Event<'a> {
     },
     /// UPDATE did not happen; for which mailbox, and why.
     UpdateFailed(&'a str, &'a str),
+    /// An UPDATE that a crash interrupted is settled; for which mailbox, and how.
+    UpdateRecovered(&'a str, &'a str),
+    /// It is not, or its record does not fit the mailbox; for which mailbox, and why.
+    UpdateNotRecovered(&'a str, &'a str),
     /// The unique-ids that differ from 1.0.3's could not be kept.
     UniqueIdsNotKept(&'a str),
     /// The session ended otherwise than by UPDATE.
@@ -104,6 +108,12 @@ impl Event<'_> {
             Self::NoDotlock(_) => (NOTICE, "no-dotlock", "b879b44cf8d541d49d00236ecbc42fb9"),
             Self::Updated { .. } => (INFO, "updated", "db3124983d6f4a47ad6d1de74cc0ad59"),
             Self::UpdateFailed(..) => (ERROR, "update-failed", "b73a8c504e704d8e899b7fda005e310a"),
+            Self::UpdateRecovered(..) => {
+                (NOTICE, "update-recovered", "d8a9f15606794d70960fe79ad9502f00")
+            }
+            Self::UpdateNotRecovered(..) => {
+                (ERROR, "update-not-recovered", "ac4f30a0b67745cbad5c2d482674df77")
+            }
             Self::UniqueIdsNotKept(_) => {
                 (WARNING, "unique-ids-not-kept", "d40c0a72a82e4e1fa62d3ec0e310305b")
             }
@@ -136,6 +146,8 @@ impl Event<'_> {
             | Self::MaildropRefused(..)
             | Self::NoDotlock(_)
             | Self::UpdateFailed(..)
+            | Self::UpdateRecovered(..)
+            | Self::UpdateNotRecovered(..)
             | Self::UniqueIdsNotKept(_)
             | Self::NoLoginAttempt
             | Self::SessionEnded(..)
@@ -265,6 +277,12 @@ impl fmt::Display for Text<'_> {
                 deleted.messages, deleted.octets, left.messages, left.octets
             ),
             Event::UpdateFailed(path, why) => write!(f, "Failed to update {path}: {why}"),
+            Event::UpdateRecovered(path, how) => {
+                write!(f, "Update of {path} that was interrupted: {how}")
+            }
+            Event::UpdateNotRecovered(path, why) => {
+                write!(f, "Update of {path} that was interrupted cannot be finished: {why}")
+            }
             Event::UniqueIdsNotKept(why) => {
                 write!(f, "Unique-ids of {user} that need remembering were not kept: {why}")
             }

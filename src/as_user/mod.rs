@@ -9,16 +9,17 @@ mod dotlock;
 mod identity;
 mod lock;
 mod open;
-mod update;
+mod redo;
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 
-use crate::channel::{FromHelper, Order, Range, Report};
+use crate::channel::{FromHelper, Order, Outcome, Range, Recovery, Report};
 use crate::ffi::process::close_all_except;
 
 /// Everything that a helper has to know.
@@ -34,6 +35,8 @@ pub struct Task {
     pub mailbox: PathBuf,
     /// How to lock it.
     pub locking: Locking,
+    /// The redo record that a crash left behind, if there is one.
+    pub record: Option<File>,
 }
 
 /// How a mailbox is locked.
@@ -54,11 +57,17 @@ pub struct Locking {
 pub fn run(task: &Task, mut monitor: FromHelper) -> i32 {
     // A commit is not to be interrupted, and a file size limit is to be an error, not a signal.
     let prepared = SigSet::all().thread_block().is_ok()
-        && close_all_except(&[monitor.as_fd()]).is_ok()
+        && close_all_but(&monitor, task.record.as_ref()).is_ok()
         && identity::become_user(task).is_ok();
     let sent = if prepared {
         match lock::open_and_lock(task) {
-            Ok(Some(held)) => return obey(&held, &mut monitor),
+            Ok(Some(held)) => match recover(&held, task.record.as_ref()) {
+                Ok(recovery) => return obey(&held, recovery, &mut monitor),
+                Err(report) => {
+                    held.unlock();
+                    monitor.send(&report, None)
+                }
+            },
             Ok(None) => monitor.send(&Report::Missing, None),
             Err(report) => monitor.send(&report, None),
         }
@@ -69,11 +78,34 @@ pub fn run(task: &Task, mut monitor: FromHelper) -> i32 {
     i32::from(sent.is_err())
 }
 
+fn close_all_but(monitor: &FromHelper, record: Option<&File>) -> std::io::Result<()> {
+    match record {
+        Some(record) => close_all_except(&[monitor.as_fd(), record.as_fd()]),
+        None => close_all_except(&[monitor.as_fd()]),
+    }
+}
+
+/// Finishes an UPDATE that a crash interrupted, before anybody reads the mailbox.
+fn recover(held: &lock::Held, record: Option<&File>) -> Result<Option<Recovery>, Report> {
+    let Some(record) = record else { return Ok(None) };
+    Ok(Some(match redo::recover(held.for_writing(), record, redo::COSTS) {
+        Ok(redo::Recovered::NothingBegun) => Recovery::NothingBegun,
+        Ok(redo::Recovered::WasFinished) => Recovery::WasFinished,
+        Ok(redo::Recovered::Finished) => Recovery::Finished,
+        Err(redo::Error::Conflict(why)) => Recovery::Conflict(why.to_owned()),
+        Err(error) => {
+            let reason = format!("finishing an interrupted update: {error}");
+            return Err(Report::Refused { reason, permanent: false });
+        }
+    }))
+}
+
 /// Hands out the mailbox and does what the monitor orders while it is locked.
-fn obey(held: &lock::Held, monitor: &mut FromHelper) -> i32 {
+fn obey(held: &lock::Held, recovery: Option<Recovery>, monitor: &mut FromHelper) -> i32 {
     let without_dotlock = held.is_without_dotlock();
-    let opened = Report::Opened { without_dotlock };
+    let opened = Report::Opened { without_dotlock, recovery };
     if monitor.send(&opened, Some(held.for_reading())).is_err() {
+        held.unlock();
         return 1;
     }
     let mut doomed: Vec<Range> = Vec::new();
@@ -83,14 +115,28 @@ fn obey(held: &lock::Held, monitor: &mut FromHelper) -> i32 {
                 doomed.extend(ranges);
                 continue;
             }
-            Ok((Order::Commit, None)) => match update::remove(held.for_writing(), &doomed) {
-                Ok(()) => Report::Done,
-                Err(error) => Report::Failed { reason: error.to_string() },
-            },
+            Ok((Order::Commit, Some(record))) => commit(held, record, &doomed),
             Ok((Order::Release, None)) => Report::Done,
-            Ok((_, Some(_))) | Err(_) => return 1,
+            // The monitor is gone: nothing is removed.
+            Ok(_) | Err(_) => {
+                held.unlock();
+                return 1;
+            }
         };
         held.unlock();
         return i32::from(monitor.send(&report, None).is_err());
+    }
+}
+
+fn commit(held: &lock::Held, record: OwnedFd, doomed: &[Range]) -> Report {
+    match redo::commit(held.for_writing(), &File::from(record), doomed, redo::COSTS) {
+        Ok(()) => Report::Done,
+        Err(error) => {
+            let mailbox = match error {
+                redo::Error::Ranges | redo::Error::Untouched(_) => Outcome::Untouched,
+                redo::Error::Unfinished(_) | redo::Error::Conflict(_) => Outcome::Unfinished,
+            };
+            Report::Failed { reason: error.to_string(), mailbox }
+        }
     }
 }

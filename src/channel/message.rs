@@ -140,7 +140,7 @@ pub struct Range {
 pub enum Order {
     /// As [`Request::Delete`].
     Delete(Vec<Range>),
-    /// Remove what was named, durably, unlock and end.
+    /// Remove what was named, durably, unlock and end. An empty redo record is attached.
     Commit,
     /// Unlock and end.
     Release,
@@ -153,6 +153,8 @@ pub enum Report {
     Opened {
         /// Whether the spool allowed no dotlock, so that the kernel's lock is all there is.
         without_dotlock: bool,
+        /// What became of the redo record that the helper was given, if it was given one.
+        recovery: Option<Recovery>,
     },
     /// There is no mailbox.
     Missing,
@@ -174,5 +176,29 @@ pub enum Report {
     Failed {
         /// Why, in words.
         reason: String,
+        /// What became of the mailbox.
+        mailbox: Outcome,
     },
+}
+
+/// What a failed commit left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The mailbox is as it was.
+    Untouched,
+    /// It is half-way, and the redo record will finish it.
+    Unfinished,
+}
+
+/// What became of a redo record that a crash had left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recovery {
+    /// Nothing had been decided on: the mailbox is as it was before.
+    NothingBegun,
+    /// The removal had come to its end before the crash.
+    WasFinished,
+    /// It was finished now.
+    Finished,
+    /// It does not fit the mailbox, which was left alone; why.
+    Conflict(String),
 }

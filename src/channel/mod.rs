@@ -19,7 +19,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 pub use message::{
-    Answer, Ending, MAX_NOTE, MAX_RANGES, Order, Range, Refusal, Report, Request, Totals, Trouble,
+    Answer, Ending, MAX_NOTE, MAX_RANGES, Order, Outcome, Range, Recovery, Refusal, Report,
+    Request, Totals, Trouble,
 };
 pub use secret::Secret;
 

@@ -1,22 +1,46 @@
 //! The monitor's side of an as-user helper.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Group, Pid};
 
-use crate::as_user::{self, Task};
-use crate::channel::{Order, Report, ToHelper, pair};
+use super::account::Account;
+use crate::as_user::{self, Locking, Task};
+use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
 use crate::ffi::process::fork;
+use crate::settings::Settings;
 
 /// How much longer than the lock's time-out opening may take, on a slow file system.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between looks at a helper that is about to end.
 const PAUSE: Duration = Duration::from_micros(100);
+
+/// The group that may make files in the spool (Debian Policy 11.6).
+const SPOOL_GROUP: &str = "mail";
+
+/// What a helper has to know to open the mailbox of `account`, and to finish what `record` says.
+pub(super) fn task(account: &Account, settings: &Settings, record: Option<File>) -> Task {
+    let spool_group = Group::from_name(SPOOL_GROUP).ok().flatten().map(|group| group.gid);
+    Task {
+        uid: account.uid,
+        gid: account.gid,
+        groups: account.groups.clone(),
+        mailbox: settings.mailbox.path(&account.name, &account.home),
+        locking: Locking {
+            timeout: settings.lock_timeout.0,
+            dotlock: settings.dotlock,
+            stale_after: settings.dotlock_stale_after.0,
+            spool_group,
+        },
+        record,
+    }
+}
 
 /// A helper process that has not been seen ending.
 #[derive(Debug)]
@@ -30,7 +54,13 @@ pub(super) struct Helper {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// Locked until the helper is told otherwise, and readable by this descriptor.
-    Mailbox { helper: Helper, mailbox: OwnedFd, without_dotlock: bool },
+    Mailbox {
+        helper: Helper,
+        mailbox: OwnedFd,
+        without_dotlock: bool,
+        /// What became of the task's redo record.
+        recovery: Option<Recovery>,
+    },
     /// There is none.
     Missing,
     /// Somebody else holds it.
@@ -49,10 +79,11 @@ impl Helper {
         let (ours, theirs) = pair()?;
         let pid = fork(|| as_user::run(task, theirs))?;
         let mut helper = Self { pid, channel: Some(ours) };
-        let limit = task.locking.timeout + PATIENCE;
-        Ok(match helper.report(Some(limit))? {
-            (Report::Opened { without_dotlock }, Some(mailbox)) => {
-                Opened::Mailbox { helper, mailbox, without_dotlock }
+        // However long it takes to finish an interrupted update, it is worth waiting for.
+        let limit = task.record.is_none().then_some(task.locking.timeout + PATIENCE);
+        Ok(match helper.report(limit)? {
+            (Report::Opened { without_dotlock, recovery }, Some(mailbox)) => {
+                Opened::Mailbox { helper, mailbox, without_dotlock, recovery }
             }
             (Report::Missing, None) => Opened::Missing,
             (Report::Locked { holder }, None) => Opened::InUse(holder),
@@ -78,6 +109,24 @@ impl Helper {
         self.channel_mut()?.send(order, None)
     }
 
+    /// Has what was named removed, by an empty redo record.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, and what that means for the mailbox.
+    pub(super) fn commit(mut self, record: &File) -> Result<(), (String, Outcome)> {
+        // Once it has the record nobody but the record knows how far it came.
+        let died = |error: io::Error| (error.to_string(), Outcome::Unfinished);
+        let channel = self.channel_mut().map_err(died)?;
+        channel.send(&Order::Commit, Some(record.as_fd())).map_err(died)?;
+        // However long it takes, it is worth waiting for.
+        match self.report(None).map_err(died)? {
+            (Report::Done, None) => Ok(()),
+            (Report::Failed { reason, mailbox }, None) => Err((reason, mailbox)),
+            _ => Err(died(unexpected())),
+        }
+    }
+
     /// Gives the last order and waits for its end; what went wrong is text.
     ///
     /// # Errors
@@ -85,11 +134,9 @@ impl Helper {
     /// It died: what it did is uncertain.
     pub(super) fn finish(mut self, order: &Order) -> io::Result<Result<(), String>> {
         self.order(order)?;
-        // However long a commit takes, it is worth waiting for.
-        let limit = if *order == Order::Commit { None } else { Some(PATIENCE) };
-        match self.report(limit)? {
+        match self.report(Some(PATIENCE))? {
             (Report::Done, None) => Ok(Ok(())),
-            (Report::Failed { reason }, None) => Ok(Err(reason)),
+            (Report::Failed { reason, .. }, None) => Ok(Err(reason)),
             (
                 Report::Done
                 | Report::Failed { .. }

@@ -10,6 +10,8 @@ mod helper;
 mod login;
 mod permission;
 mod privileges;
+mod recovery;
+mod redo_records;
 mod remembered_ids;
 mod session;
 mod session_lock;
@@ -21,6 +23,7 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, take as take_connection};
+pub use recovery::recover_all;
 
 use crate::event::{Event, Session as LogSession};
 use crate::settings::{Place, Settings};

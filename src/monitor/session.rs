@@ -2,26 +2,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::Group;
 
-use super::helper::{Helper, Opened};
+use super::helper::{Helper, Opened, task};
 use super::login::{self, Denied, LoggedIn};
 use super::permission::{Phase, allows};
 use super::session_lock::{Acquired, SessionLock};
 use super::stop_signal::StopSignal;
 use super::worker_process::WorkerProcess;
-use super::{privileges, random_number, remembered_ids, status};
-use crate::as_user::{Locking, Task};
-use crate::channel::{Answer, Ending, Order, Range, Refusal, Request, Secret, Totals, Trouble};
+use super::{privileges, random_number, recovery, redo_records, remembered_ids, status};
+use crate::as_user::Task;
+use crate::channel::{
+    Answer, Ending, Order, Outcome, Range, Recovery, Refusal, Request, Secret, Totals, Trouble,
+};
 use crate::event::{Event, Session as Log};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
-
-/// The group that may make files in the spool (Debian Policy 11.6).
-const SPOOL_GROUP: &str = "mail";
 
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
 const REMEMBERED_PER_MESSAGE: u64 = 80;
@@ -212,6 +209,7 @@ impl Session<'_> {
                 let opened = self.open_mailbox(&user)?;
                 match opened {
                     Ok(mailbox) => {
+                        user.task.record = None;
                         user.most_to_remember = self.most_to_remember(mailbox.as_ref());
                         self.hand_over(&user, mailbox)?;
                         self.user = Some(user);
@@ -234,7 +232,6 @@ impl Session<'_> {
 
     fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
         let account = &logged_in.account;
-        let path: PathBuf = self.settings.mailbox.path(&account.name, &account.home);
         let lock =
             match SessionLock::acquire(&account.name, self.log.id, self.settings.session_wait.0) {
                 Ok(Acquired::Lock(lock)) => lock,
@@ -248,20 +245,14 @@ impl Session<'_> {
                     return Err(Refusal::Temporary);
                 }
             };
-        let spool_group = Group::from_name(SPOOL_GROUP).ok().flatten().map(|group| group.gid);
-        let locking = Locking {
-            timeout: self.settings.lock_timeout.0,
-            dotlock: self.settings.dotlock,
-            stale_after: self.settings.dotlock_stale_after.0,
-            spool_group,
+        let record = match redo_records::open(&account.name) {
+            Ok(record) => record,
+            Err(error) => {
+                self.log.log(&Event::ServerFailure(&format!("redo record: {error}")));
+                return Err(Refusal::Temporary);
+            }
         };
-        let task = Task {
-            uid: account.uid,
-            gid: account.gid,
-            groups: account.groups.clone(),
-            mailbox: path,
-            locking,
-        };
+        let task = task(account, self.settings, record);
         Ok((task, lock))
     }
 
@@ -277,14 +268,23 @@ impl Session<'_> {
             }
         };
         Ok(match opened {
-            Opened::Mailbox { helper, mailbox, without_dotlock } => {
+            Opened::Mailbox { helper, mailbox, without_dotlock, recovery } => {
+                if let Some(recovery) = recovery {
+                    self.settle(user, &recovery);
+                }
                 if without_dotlock {
                     self.log.log(&Event::NoDotlock(&user.mailbox()));
                 }
                 self.helper = Some(helper);
                 Ok(Some(mailbox))
             }
-            Opened::Missing => Ok(None),
+            Opened::Missing => {
+                if user.task.record.is_some() {
+                    let why = "the mailbox does not exist any more".to_owned();
+                    self.settle(user, &Recovery::Conflict(why));
+                }
+                Ok(None)
+            }
             Opened::InUse(holder) => {
                 let text = format!("{}: {holder}", user.mailbox());
                 self.log.log(&Event::MaildropInUse(&text));
@@ -295,6 +295,10 @@ impl Session<'_> {
                 Err(if permanent { Refusal::Permanent } else { Refusal::Temporary })
             }
         })
+    }
+
+    fn settle(&self, user: &MailUser, recovery: &Recovery) {
+        recovery::settle(&user.logged_in.account.name, &user.mailbox(), recovery, self.log);
     }
 
     fn most_to_remember(&self, mailbox: Option<&OwnedFd>) -> u64 {
@@ -395,17 +399,17 @@ impl Session<'_> {
     }
 
     fn commit(&mut self, deleted: Totals, left: Totals) -> Result<Phase, Broken> {
-        let Some(helper) = self.helper.take() else { return Ok(Phase::MaildropOpen) };
-        let done = helper.finish(&Order::Commit).unwrap_or_else(|error| Err(error.to_string()));
-        let answer = match done {
+        let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
+            return Ok(Phase::MaildropOpen);
+        };
+        let answer = match commit_with_record(helper, &user.logged_in.account.name) {
             Ok(()) => {
                 self.store_remembered();
                 self.result = Some((deleted, left));
                 Answer::Committed
             }
             Err(reason) => {
-                let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
-                self.log.log(&Event::UpdateFailed(&mailbox, &reason));
+                self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
                 Answer::NotUpdated(Refusal::Temporary)
             }
         };
@@ -437,6 +441,19 @@ impl Session<'_> {
             Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),
         }
     }
+}
+
+/// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
+fn commit_with_record(helper: Helper, user: &str) -> Result<(), String> {
+    let record = redo_records::create(user).map_err(|error| format!("redo record: {error}"))?;
+    let result = helper.commit(&record);
+    match &result {
+        Ok(()) | Err((_, Outcome::Untouched)) => {
+            redo_records::remove(user).map_err(|error| format!("redo record: {error}"))?;
+        }
+        Err((_, Outcome::Unfinished)) => {}
+    }
+    result.map_err(|(reason, _)| reason)
 }
 
 fn helper_died(error: io::Error) -> Broken {

@@ -1,0 +1,97 @@
+//! Beginning a removal.
+
+use std::io;
+
+use super::plan::Plan;
+use super::record::{Head, MARK};
+use super::rounds::Rounds;
+use super::{Error, Storage};
+use crate::channel::Range;
+
+/// How much space and how many syncs a removal may cost.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::as_user) struct Costs {
+    /// Most octets of mail that the record holds at once; it has room for two such pieces.
+    pub(super) piece: u64,
+    /// It tries with half as much when the disk is full, but not with less than this.
+    pub(super) least_piece: u64,
+    /// A gap of this size is worth two syncs, so that the piece need not be written twice.
+    pub(super) direct: u64,
+    /// Octets of the chunks whose checksums the record knows.
+    pub(super) chunk: u64,
+}
+
+/// The whole record stays below 64 MiB.
+pub(in crate::as_user) const COSTS: Costs =
+    Costs { piece: 24 << 20, least_piece: 64 << 10, direct: 8 << 20, chunk: 1 << 20 };
+
+/// Removes `doomed` from the locked `mailbox`, atomically and durably, by an empty `record` whose
+/// name is durable. Everything else stays as it is, in order; what lies before the first range is
+/// not even written again.
+///
+/// When it returns `Ok`, the record has done its work and can go.
+pub(in crate::as_user) fn commit(
+    mailbox: &impl Storage,
+    record: &impl Storage,
+    doomed: &[Range],
+    costs: Costs,
+) -> Result<(), Error> {
+    let size = mailbox.size().map_err(Error::Untouched)?;
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    let plan = Plan::new(doomed, size).ok_or(Error::Ranges)?;
+    if plan.last_source() == size && plan.removed() == size - plan.first_place() {
+        // Nothing has to move: a file system cuts a file atomically by itself.
+        return mailbox
+            .truncate(plan.first_place())
+            .and_then(|()| mailbox.sync())
+            .map_err(Error::Unfinished);
+    }
+    let head = prepare(mailbox, record, plan, size, costs).map_err(Error::Untouched)?;
+    let rounds = Rounds {
+        mailbox,
+        record,
+        head: &head,
+        direct: costs.direct,
+        place: head.plan.first_place(),
+        moved: head.summing(),
+        sequence: 0,
+        is_recorded: false,
+    };
+    rounds.finish().map_err(Error::Unfinished)
+}
+
+/// Makes room for the record and writes its head, which means nothing without an entry.
+fn prepare(
+    mailbox: &impl Storage,
+    record: &impl Storage,
+    plan: Plan,
+    size: u64,
+    costs: Costs,
+) -> io::Result<Head> {
+    let random = || getrandom::u64().map_err(io::Error::other);
+    let mut mark = [0xff; MARK];
+    getrandom::fill(mark.get_mut(1..).unwrap_or_default()).map_err(io::Error::other)?;
+    let moving = size - plan.removed() - plan.first_place() + MARK as u64;
+    let mut head = Head {
+        id: random()?,
+        mark,
+        mailbox: mailbox.identity()?,
+        size,
+        piece: costs.piece.min(moving),
+        plan,
+        chunk: costs.chunk,
+        chunks: Vec::new(),
+    };
+    head.sum_chunks(mailbox)?;
+    loop {
+        match record.reserve(head.record_size()) {
+            Ok(()) => break,
+            Err(_) if head.piece / 2 >= costs.least_piece => head.piece /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+    head.write(record)?;
+    Ok(head)
+}

@@ -1,0 +1,124 @@
+//! UPDATE that survives anything: removes messages from a mailbox in place, atomically.
+//!
+//! Other programs hold on to the mailbox's inode, so it cannot be replaced by rename; and what is
+//! kept has to move down over what is removed. A *redo record*, a second file, makes that atomic:
+//!
+//! 1. [`record`] describes the removal and holds the first piece of mail that is to move. As soon
+//!    as it is durable, the new mailbox is decided on; before, the old one stands.
+//! 2. Pieces move down, one a round. A piece that would overwrite itself is put into the record
+//!    first. Where the gap is wide, the piece is moved directly: its source stays intact.
+//! 3. Behind the last piece comes a random mark, then the record says that the mailbox may be
+//!    cut, then it is cut. Mail that was appended after a crash looks like anything but the mark.
+//!
+//! [`commit`](commit::commit) and [`recover`](recover::recover) share the rounds; both run in an
+//! as-user helper, with the mailbox locked. `simulator` proves them, crash by crash.
+
+mod commit;
+mod plan;
+mod record;
+mod recover;
+mod rounds;
+#[cfg(test)]
+mod simulator;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+pub(super) use commit::{COSTS, commit};
+pub(super) use recover::{Recovered, recover};
+
+/// What a commit needs of a file; the simulator has one that forgets what was not synced.
+pub(super) trait Storage {
+    /// Which file it is: device and inode.
+    fn identity(&self) -> io::Result<(u64, u64)>;
+    /// Its size in octets.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads at `offset` until `buffer` is full or the file ends; returns how much was read.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `octets` at `offset`.
+    fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes room for `size` octets, so that writing them cannot fail for lack of it.
+    fn reserve(&self, size: u64) -> io::Result<()>;
+    /// Cuts it to `size`.
+    fn truncate(&self, size: u64) -> io::Result<()>;
+    /// Returns when all of this is durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Storage for File {
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.metadata()?;
+        Ok((
+            std::os::unix::fs::MetadataExt::dev(&metadata),
+            std::os::unix::fs::MetadataExt::ino(&metadata),
+        ))
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<usize> {
+        let mut total = 0;
+        while !buffer.is_empty() {
+            match FileExt::read_at(self, buffer, offset) {
+                Ok(0) => break,
+                Ok(count) => {
+                    buffer = buffer.get_mut(count..).unwrap_or_default();
+                    offset += count as u64;
+                    total += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
+    }
+
+    fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(octets, offset)
+    }
+
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        let length = i64::try_from(size).map_err(io::Error::other)?;
+        nix::fcntl::posix_fallocate(self, 0, length).map_err(io::Error::from)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Why a removal did not come to its end.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// What was ordered is not a list of ascending ranges within the file. Nothing was changed.
+    Ranges,
+    /// It could not begin: no room for the record, say. Nothing was changed.
+    Untouched(io::Error),
+    /// It was decided on and not finished: the record has to be kept, and finishes it later.
+    Unfinished(io::Error),
+    /// Another program changed the mailbox half-way: the record does not fit it any more.
+    Conflict(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ranges => f.write_str("the worker named octets that are not in the mailbox"),
+            Self::Untouched(error) => write!(f, "{error}; the mailbox is as it was"),
+            Self::Unfinished(error) => {
+                write!(f, "{error}; the next login or popa3d --recover finishes it")
+            }
+            Self::Conflict(why) => write!(f, "the redo record does not fit the mailbox: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,114 @@
+//! Finishing a removal that a crash interrupted.
+
+use std::io;
+
+use super::commit::Costs;
+use super::record::{Entry, Head, Step};
+use super::rounds::{Rounds, mark, next_checksum};
+use super::{Error, Storage};
+
+/// What was found, and done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::as_user) enum Recovered {
+    /// The removal was never decided on: the mailbox is the old one.
+    NothingBegun,
+    /// It was finished before the crash, but for dropping the record.
+    WasFinished,
+    /// It is finished now.
+    Finished,
+}
+
+/// Finishes, in the locked `mailbox`, what `record` describes.
+///
+/// Mail that was appended since then is kept. In any other case of `Ok` the record can go.
+pub(in crate::as_user) fn recover(
+    mailbox: &impl Storage,
+    record: &impl Storage,
+    costs: Costs,
+) -> Result<Recovered, Error> {
+    let Some(head) = Head::read(record).map_err(Error::Unfinished)? else {
+        return Ok(Recovered::NothingBegun);
+    };
+    let Some((entry, piece)) = head.newest_entry(record).map_err(Error::Unfinished)? else {
+        return Ok(Recovered::NothingBegun);
+    };
+    if mailbox.identity().map_err(Error::Unfinished)? != head.mailbox {
+        return Err(Error::Conflict("another file has taken the mailbox's place"));
+    }
+    if entry.step == Step::Cut && is_cut(mailbox, &head, &entry).map_err(Error::Unfinished)? {
+        return Ok(Recovered::WasFinished);
+    }
+    check(mailbox, &head, &entry).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;
+    go_on(mailbox, record, &head, &entry, &piece, costs).map_err(Error::Unfinished)?;
+    Ok(Recovered::Finished)
+}
+
+/// Whether the mailbox was cut already, and maybe has grown again since.
+fn is_cut(mailbox: &impl Storage, head: &Head, entry: &Entry) -> io::Result<bool> {
+    if mailbox.size()? < entry.size {
+        return Ok(true);
+    }
+    let mark = mark(head);
+    let mut found = vec![0; mark.len()];
+    mailbox.read_at(&mut found, entry.place)?;
+    // The mark was durable before the entry; whatever else is there came after the cut.
+    Ok(found != mark)
+}
+
+/// Looks whether the mailbox is what the removal left, as far as that is not about to be written.
+fn check(
+    mailbox: &impl Storage,
+    head: &Head,
+    entry: &Entry,
+) -> io::Result<Result<(), &'static str>> {
+    if mailbox.size()? < entry.size {
+        return Ok(Err("it is shorter than it was"));
+    }
+    let first = head.plan.first_place();
+    if head.sum(mailbox, first, entry.place)?.digest() != entry.moved {
+        return Ok(Err("what was moved already has changed"));
+    }
+    let mail = if let Step::Put { mail, .. } = entry.step { mail } else { 0 };
+    let next = entry.place + mail;
+    if next_checksum(mailbox, head, next, entry.size)? != entry.next {
+        return Ok(Err("what is to be moved next has changed"));
+    }
+    let from = head.plan.source(next);
+    if !head.has_its_chunks(mailbox, from)? {
+        return Ok(Err("what is to be moved has changed"));
+    }
+    Ok(Ok(()))
+}
+
+fn go_on(
+    mailbox: &impl Storage,
+    record: &impl Storage,
+    head: &Head,
+    entry: &Entry,
+    piece: &[u8],
+    costs: Costs,
+) -> io::Result<()> {
+    let mut rounds = Rounds {
+        mailbox,
+        record,
+        head,
+        direct: costs.direct,
+        place: entry.place,
+        moved: head.sum(mailbox, head.plan.first_place(), entry.place)?,
+        sequence: entry.sequence + 1,
+        is_recorded: true,
+    };
+    match entry.step {
+        Step::Put { mail, .. } => {
+            mailbox.write_at(piece, entry.place)?;
+            mailbox.sync()?;
+            let mail_octets = usize::try_from(mail).unwrap_or(usize::MAX);
+            rounds.moved.update(piece.get(..mail_octets).unwrap_or(piece));
+            rounds.place += mail;
+        }
+        Step::Move => {}
+        // From here on the mark may be overwritten, and its absence must not mean that it was cut.
+        Step::Cut => rounds.record_step(Step::Move, entry.size)?,
+    }
+    rounds.finish()
+}

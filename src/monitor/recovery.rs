@@ -1,0 +1,128 @@
+//! Finishing UPDATEs that a crash interrupted: at the user's next login, or for all users at boot.
+
+use std::ffi::CString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::account;
+use super::helper::{Helper, Opened, task};
+use super::random_number;
+use super::redo_records;
+use super::session_lock::{Acquired, SessionLock};
+use crate::channel::{Order, Recovery};
+use crate::event::{Event, Session as Log};
+use crate::settings::{Place, Settings};
+
+/// Drops the redo record of `user`, or keeps it aside when it does not fit; tells the journal, and
+/// returns what it told.
+pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) -> String {
+    let (what, dropped) = match recovery {
+        Recovery::NothingBegun => ("it had not begun, the mailbox is as it was", true),
+        Recovery::WasFinished => ("it had come to its end", true),
+        Recovery::Finished => ("it is finished now", true),
+        Recovery::Conflict(why) => (why.as_str(), false),
+    };
+    let settled = if dropped {
+        redo_records::remove(user).map(|()| None)
+    } else {
+        redo_records::set_aside(user).map(Some)
+    };
+    match settled {
+        Ok(None) => {
+            log.log(&Event::UpdateRecovered(mailbox, what));
+            format!("{mailbox}: {what}")
+        }
+        Ok(Some(kept)) => {
+            let why = format!("{what}; its redo record is kept as {}", kept.display());
+            log.log(&Event::UpdateNotRecovered(mailbox, &why));
+            format!("{mailbox}: cannot be finished, {why}")
+        }
+        Err(error) => {
+            let why = format!("{what}; its redo record cannot be removed: {error}");
+            log.log(&Event::UpdateNotRecovered(mailbox, &why));
+            format!("{mailbox}: {why}")
+        }
+    }
+}
+
+/// Finishes all interrupted UPDATEs there are (`popa3d --recover`), one after the other: one that
+/// fails keeps no other from being finished. Says on standard output what it did.
+#[must_use]
+pub fn recover_all(config: &Place) -> ExitCode {
+    let mut log = Log { id: random_number(), client: None, user: None };
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            log.log(&Event::SettingsRefused(&error));
+            return say(&[error.to_string()], ExitCode::FAILURE);
+        }
+    };
+    let users = match redo_records::users() {
+        Ok(users) => users,
+        Err(error) => {
+            let text = format!("reading the redo records: {error}");
+            log.log(&Event::ServerFailure(&text));
+            return say(&[text], ExitCode::FAILURE);
+        }
+    };
+    let mut lines = Vec::new();
+    let mut status = ExitCode::SUCCESS;
+    for user in &users {
+        log.user = Some(user.clone());
+        match recover(user, &settings, &log) {
+            Ok(line) => lines.push(line),
+            Err(why) => {
+                log.log(&Event::UpdateNotRecovered(user, &why));
+                lines.push(format!("{user}: {why}"));
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    if lines.is_empty() {
+        lines.push("no update was interrupted".to_owned());
+    }
+    say(&lines, status)
+}
+
+fn recover(user: &str, settings: &Settings, log: &Log) -> Result<String, String> {
+    // A session of this user may be writing this very record.
+    let _lock = match SessionLock::acquire(user, log.id, settings.session_wait.0) {
+        Ok(Acquired::Lock(lock)) => lock,
+        Ok(Acquired::HeldBy(holder)) => return Err(format!("a session goes on: {holder}")),
+        Err(error) => return Err(format!("session lock: {error}")),
+    };
+    let Some(record) = redo_records::open(user).map_err(|error| error.to_string())? else {
+        return Ok(format!("{user}: finished by a session meanwhile"));
+    };
+    let found = CString::new(user).ok().map(|name| account::find(&name)).transpose();
+    let account = match found.map_err(|error| format!("name service: {error}"))?.flatten() {
+        Some(account) if !account.uid.is_root() => account,
+        Some(_) | None => {
+            let gone = Recovery::Conflict("the user does not exist any more".to_owned());
+            return Ok(settle(user, user, &gone, log));
+        }
+    };
+    let task = task(&account, settings, Some(record));
+    let mailbox = task.mailbox.display().to_string();
+    match Helper::open(&task).map_err(|error| error.to_string())? {
+        Opened::Mailbox { helper, recovery, .. } => {
+            let recovery = recovery.unwrap_or(Recovery::NothingBegun);
+            let line = settle(user, &mailbox, &recovery, log);
+            helper.finish(&Order::Release).map_err(|error| error.to_string())??;
+            Ok(line)
+        }
+        Opened::Missing => {
+            let gone = Recovery::Conflict("the mailbox does not exist any more".to_owned());
+            Ok(settle(user, &mailbox, &gone, log))
+        }
+        Opened::InUse(holder) => Err(format!("{mailbox} is locked: {holder}")),
+        Opened::Refused { reason, .. } => Err(format!("{mailbox}: {reason}")),
+    }
+}
+
+fn say(lines: &[String], status: ExitCode) -> ExitCode {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    // The journal knows it too.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    status
+}

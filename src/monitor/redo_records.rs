@@ -1,0 +1,97 @@
+//! Where redo records are kept (what is in them: `as_user::redo`).
+//!
+//! The directory and its files are root's; a helper gets one of them, by descriptor.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const DIRECTORY: &str = "/var/lib/popa3d/redo";
+
+/// Records that fit no mailbox any more, for an admin to look at.
+const ASIDE: &str = "/var/lib/popa3d/redo/aside";
+
+/// Makes an empty record for `user`, whose name is durable.
+///
+/// # Errors
+///
+/// Those of the file system; one is there already, which a login should have dealt with.
+pub(super) fn create(user: &str) -> io::Result<File> {
+    let directory = Path::new(DIRECTORY);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let record = match options.open(directory.join(user)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            directory.parent().map_or(Ok(()), sync_directory)?;
+            options.open(directory.join(user))?
+        }
+        result => result?,
+    };
+    sync_directory(directory)?;
+    Ok(record)
+}
+
+/// Opens the record that a crash left behind for `user`; `None` in the usual case.
+///
+/// # Errors
+///
+/// It is there and cannot be opened.
+pub(super) fn open(user: &str) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    match options.read(true).write(true).open(Path::new(DIRECTORY).join(user)) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Drops the record of `user`, which has done its work. Should a crash bring it back, it is known
+/// for a finished one.
+///
+/// # Errors
+///
+/// unlink(2)'s.
+pub(super) fn remove(user: &str) -> io::Result<()> {
+    std::fs::remove_file(Path::new(DIRECTORY).join(user))
+}
+
+/// Keeps the record of `user` where no login looks for it; returns the new path.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub(super) fn set_aside(user: &str) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(ASIDE)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let path = Path::new(ASIDE).join(format!("{user}.{now}"));
+    std::fs::rename(Path::new(DIRECTORY).join(user), &path)?;
+    Ok(path)
+}
+
+/// The users that have a record.
+///
+/// # Errors
+///
+/// The directory is there and cannot be read.
+pub(super) fn users() -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut users = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            users.extend(entry.file_name().into_string().ok());
+        }
+    }
+    users.sort_unstable();
+    Ok(users)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
