@@ -8,13 +8,17 @@ like one.
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import json
 import os
 import secrets
 import shutil
 import subprocess
+import time
 
 from . import machine
+
+UNUSED_FOR = 3 * 24 * 3600  # seconds; then a root with an old recipe is removed
 
 RELEASES = {"bookworm": "12", "trixie": "13"}
 
@@ -93,10 +97,13 @@ def _layer(name, recipe, build):
     target = machine.CACHE / "roots" / f"{name}-{digest}"
     with machine.locked(machine.CACHE / "roots" / f"{name}.lock"):
         if target.is_dir():
+            os.utime(target)
             return target
         machine.say(f"building the Debian root {name} (once)")
-        for stale in target.parent.glob(f"{name}-{'?' * 12}*"):
-            shutil.rmtree(stale)
+        for other in target.parent.glob(f"{name}-{'?' * 12}"):
+            # Another work tree with another recipe may be using it now.
+            if time.time() - other.stat().st_mtime > UNUSED_FOR:
+                shutil.rmtree(other)
         partial = target.parent / f"{target.name}.partial"
         build(partial)
         os.sync()
@@ -106,7 +113,7 @@ def _layer(name, recipe, build):
 
 def _steps(function):
     """What a step does is part of the recipe."""
-    return hashlib.sha256(function.__code__.co_code + repr(function.__code__.co_consts).encode()).hexdigest()
+    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
 
 
 def _bootstrap(release, target):
