@@ -34,6 +34,21 @@ def missing_last_line_end(debian):
         yield mailbox, (), with_ids_made_unique(_resized(theirs), mailbox)
 
 
+def cr_at_the_end(debian):
+    """Where the file ends within a CRLF, we complete that, and 1.0.3 adds a second CR."""
+    for base, _ in _bases():
+        mailbox = base.rstrip(b"\n") + b"\nlast line\r"
+        theirs = debian.serve(mailbox)
+        assert theirs.messages[-2].endswith(b"last line\r\r\n")
+
+        def with_one_cr(message):
+            return message.replace(b"\r\r\n", b"\r\n")
+
+        theirs.messages = [with_one_cr(message) for message in theirs.messages]
+        theirs.tops = {top: with_one_cr(message) for top, message in theirs.tops.items()}
+        yield mailbox, (), _resized(theirs)
+
+
 def crlf_file(debian):
     """Where lines end in CRLF, 1.0.3 sees no empty line: one message, each line sent with CR CR LF."""
     for with_lf, deleted in _bases():
@@ -100,7 +115,7 @@ def folder_internal_data(debian):
         yield mailbox, deleted, dataclasses.replace(expected, left=mailboxes.INTERNAL_DATA + expected.left)
 
 
-ALL = (shared_id, missing_last_line_end, crlf_file, crlf_in_a_message, empty_lines_first,
+ALL = (shared_id, missing_last_line_end, cr_at_the_end, crlf_file, crlf_in_a_message, empty_lines_first,
        nothing_but_empty_lines, from_line_alone, folder_internal_data)
 
 

@@ -88,21 +88,25 @@ def by_hand():
     yield "garbage-first", b"text\n" + ordinary(1)
     yield "garbage-first-then-an-empty-line", b"text\n\n" + ordinary(1)
     yield "indented-from-line", b" " + ordinary(1)
-    yield "boundaries-at-edges", _at_edges(lambda number, length: message(number, body=b"x" * length + b"\n"))
-    yield "empty-lines-at-edges", _at_edges(lambda number, length: message(number, body=b"x" * length + b"\n\n\n"))
-    yield "dots-at-edges", _at_edges(lambda number, length: message(number, body=b"x" * length + b"\n" + b".\n" * 30))
-    yield "headers-at-edges", _at_edges(lambda number, length: (
-        b"From a\nX: " + b"x" * length + b"\nDelivered-To: %d\n\tfolded\nDate: 1\n\ntext\n\n" % number))
-    yield "ends-of-headers-at-edges", _at_edges(lambda number, length: (
-        b"From a\nDate: %d\nX: " % number + b"x" * length + b"\n\n\n.\n\n"))
+    in_body = b"From a\nDate: %d\n\n"
+    yield "boundaries-at-edges", _at_edges(in_body, b"\n\n")
+    yield "empty-lines-at-edges", _at_edges(in_body, b"\n\n\n\n\n")
+    yield "dots-at-edges", _at_edges(in_body, b"\n" + b".\n" * 20 + b"\n")
+    yield "headers-at-edges", _at_edges(b"From a\nX-%d: ", b"\nDelivered-To: a\n\tfolded\nDate: 1\n\ntext\n\n")
+    yield "ends-of-headers-at-edges", _at_edges(b"From a\nDate: %d\nX: ", b"\n\n.\n\n")
+    yield "from-lines-at-edges", _at_edges(in_body, b"\nFrom\nFrom a\n\nFrom a\nDate: 1\n\ntext\n\n")
 
 
-def _at_edges(make, edge=65536):
-    """A mailbox with something on and around the edges of buffers; MAKE gets how long to fill before that."""
+# Around the end of a buffer, and around the place before it where a scan stops to wait for more.
+EDGES = (*range(-150, -115), *range(-25, 10))
+
+
+def _at_edges(before, after, buffer=131_072):
+    """A mailbox in which what begins with AFTER lies at and around the edges of buffers."""
     mailbox = b""
-    for number in range(40):
-        used = len(mailbox) + len(make(number, 0))
-        mailbox += make(number, -used % edge + number - 20 + (edge if number < 20 else 0))
+    for number, edge in enumerate(EDGES):
+        mailbox += before % number
+        mailbox += b"x" * ((edge - len(mailbox)) % buffer) + after
     return mailbox
 
 
