@@ -103,13 +103,23 @@ pub(super) fn mailbox(seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// Made of single octets, so that line ends and From_ lines come about in every way.
+pub(super) fn noise(seed: u64) -> Vec<u8> {
+    const PIECES: &[&[u8]] =
+        &[b"\n", b"\n", b"\r", b"\r\n", b"From ", b"From", b"a", b".", b":", b" "];
+    let mut random = Random::new(seed);
+    let mut bytes = b"From ".to_vec();
+    for _ in 0..random.below(200) {
+        bytes.extend_from_slice(random.pick(PIECES));
+    }
+    bytes
+}
+
 /// A message as the obvious reading finds it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Whole lines of the header, with the line ends of the file.
-    pub(super) header: Vec<Vec<u8>>,
     /// Lines as the client gets them, without line ends and stuffed dots.
     pub(super) header_lines: usize,
     pub(super) lines: Vec<Vec<u8>>,
@@ -163,7 +173,6 @@ fn one(lines: &[(u64, &[u8])]) -> Read {
     Read {
         start: lines[0].0,
         end: last_offset + last.len() as u64,
-        header: content[..header_lines].iter().map(|(_, line)| line.to_vec()).collect(),
         header_lines,
         lines: served.iter().map(|(_, line)| without_end(line)).collect(),
     }
