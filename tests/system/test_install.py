@@ -8,7 +8,7 @@ from . import case
 from .case import PASSWORD, HostCase
 from .mail import mbox, messages
 
-UNITS = ("popa3d.socket", "popa3d@1-127.0.0.1:110-127.0.0.1:40000.service")
+UNITS = ("popa3d.socket", "popa3d@1.service")
 
 
 class FreshHost(HostCase):
