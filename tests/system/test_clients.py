@@ -197,10 +197,9 @@ class Mutt(Clients):
         self.write(".muttrc", "set confirmappend=no confirmcreate=no delete=yes quit=yes move=no copy=no\n"
                    "set pop_reconnect=no ssl_starttls=no ssl_force_tls=no sleep_time=0 wait_key=no message_cachedir=''\n"
                    f"set tmpdir=/tmp resolve=no folder=/home/{self.owner}\n")
-        command = (f"mutt -F {self.home('.muttrc')} -f pop://{self.user}:{SIMPLE_PASSWORD}@localhost/ "
-                   f"-e \\'push {keys}\\'")
-        return self.host.run("script", "-qec", command.replace("\\'", "'"), "/dev/null",
-                             environment=("TERM=xterm", "LINES=24", "COLUMNS=80"), user=self.owner)
+        command = (f"stty rows 24 cols 80; mutt -F {self.home('.muttrc')} "
+                   f"-f pop://{self.user}:{SIMPLE_PASSWORD}@localhost/ -e 'push {keys}'")
+        return self.host.run("script", "-qec", command, "/dev/null", environment=("TERM=xterm",), user=self.owner)
 
     def test_fetches_and_keeps(self):
         self.mutt(f"<tag-pattern>~A<enter><tag-prefix><copy-message>{self.home('fetched')}<enter><quit>")

@@ -24,6 +24,8 @@ class Worker(HostCase):
     def log_in(self):
         self.session.ok(f"USER {self.user}")
         self.session.ok(f"PASS {PASSWORD}")
+        # The as-user helper, which held the locks, ends about now.
+        self.until(lambda: len(self.processes()) == 2, "the helper's end")
 
     def in_both_states(self, check):
         with self.subTest("before login"):
