@@ -1,9 +1,11 @@
 """The processes of a session, seen from outside through /proc."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import re
+import signal
 
 from .case import PASSWORD, HostCase
 from .mail import mbox, messages
@@ -140,11 +142,11 @@ class Worker(HostCase):
         self.assertLess(min(calls.find(name) for name in ("seccomp(", "PR_SET_SECCOMP") if name in calls), greeting)
 
     def worker(self):
-        (process,) = [process for process in self.processes() if status(process)["Uid"][0] == str(self.owner)]
+        (process,) = owned_by(self.owner, self.processes())
         return process
 
     def monitor(self):
-        (process,) = [process for process in self.processes() if status(process)["Uid"][0] == "0"]
+        (process,) = owned_by(0, self.processes())
         return process
 
 
@@ -197,10 +199,9 @@ class Afterwards(HostCase):
         session = self.login(user)
         session.ok("DELE 1")
         before = self.host.mailbox(user).read_bytes()
-        owner = self.host.run("id", "-u", "popa3d").output.strip()
-        for process in self.processes():
-            if status(process)["Uid"][0] == owner:
-                os.kill(process, 9)
+        owner = int(self.host.run("id", "-u", "popa3d").output)
+        for process in owned_by(owner, self.processes()):
+            os.kill(process, signal.SIGKILL)
         self.until_idle()
         session.close()
         self.assertEqual(self.host.mailbox(user).read_bytes(), before)
@@ -210,9 +211,8 @@ class Orphans(HostCase):
     def test_a_worker_whose_monitor_died_ends(self):
         user = self.account(messages(1))
         session = self.login(user)
-        for process in self.processes():
-            if status(process)["Uid"][0] == "0":
-                os.kill(process, 9)
+        for process in owned_by(0, self.processes()):
+            os.kill(process, signal.SIGKILL)
         self.until_idle()
         session.close()
 
@@ -221,6 +221,16 @@ def status(process):
     """The fields of /proc/PROCESS/status."""
     lines = pathlib.Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def owned_by(uid, processes):
+    """Those of PROCESSES that run as UID and are still there."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if status(process)["Uid"][0] == str(uid):
+                found.append(process)
+    return found
 
 
 def limits(process):
