@@ -8,7 +8,7 @@ from . import case
 from .case import PASSWORD, HostCase
 from .mail import mbox, messages
 
-UNITS = ("popa3d.socket", "popa3d@1.service")
+UNITS = ("popa3d.socket", "popa3d@1.service", "popa3d-recover.service")
 
 
 class FreshHost(HostCase):
