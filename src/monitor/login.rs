@@ -1,6 +1,7 @@
 //! Who may log in: PAM's judgement, and the rules that hold whatever PAM says.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -45,11 +46,12 @@ pub(super) fn log_in(
     password: &Secret,
     settings: &Settings,
     log: &mut Session,
+    worker: BorrowedFd<'_>,
 ) -> Result<LoggedIn, Denied> {
     let asked = Instant::now();
     let mut delay = settings.failure_delay.0;
     let result = {
-        let watchdog = match Watchdog::start(settings.pam_timeout.0, log) {
+        let watchdog = match Watchdog::start(settings.pam_timeout.0, log, worker) {
             Ok(watchdog) => watchdog,
             Err(error) => {
                 log.log(&Event::LoginImpossible(&error.to_string()));
@@ -80,8 +82,8 @@ pub(super) fn log_in(
 
 impl LoggedIn {
     /// Closes the PAM session and takes the credentials back.
-    pub(super) fn log_out(mut self, settings: &Settings, log: &Session) {
-        let _watchdog = Watchdog::start(settings.pam_timeout.0, log);
+    pub(super) fn log_out(mut self, settings: &Settings, log: &Session, worker: BorrowedFd<'_>) {
+        let _watchdog = Watchdog::start(settings.pam_timeout.0, log, worker);
         let closed = self.pam.close_session();
         let deleted = self.pam.delete_credentials();
         for failure in [closed, deleted].into_iter().filter_map(Result::err) {

@@ -44,7 +44,6 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
             return turn_away(&connection);
         }
     };
-    let client_text = log.client_text();
     let worker = match WorkerProcess::start(&connection, &settings) {
         Ok(worker) => worker,
         Err(error) => {
@@ -54,7 +53,6 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
     };
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
-    status::show(&format!("{client_text}: AUTHORIZATION"));
     match session::run(worker, &settings, &mut log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {

@@ -20,6 +20,10 @@ use crate::event::{Event, Session as Log};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
+/// A status is shown when it has held for so many milliseconds: each one costs the service manager
+/// as much as a part of a login, and most sessions are over sooner.
+const SETTLED: u8 = 50;
+
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
 const REMEMBERED_PER_MESSAGE: u64 = 80;
 
@@ -32,8 +36,17 @@ const SMALLEST_MESSAGE: u64 = 6;
 ///
 /// Says what the worker did that it may not do, or how it died.
 pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
-    let mut session =
-        Session { worker, settings, log, attempts: 0, user: None, helper: None, result: None };
+    let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
+    let mut session = Session {
+        worker,
+        settings,
+        log,
+        attempts: 0,
+        user: None,
+        helper: None,
+        result: None,
+        status,
+    };
     let outcome = session.serve();
     // Dropping a helper that still holds the locks makes it give them back and remove nothing.
     session.helper = None;
@@ -42,7 +55,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
     }
     // Before the worker, which waits for its client to go.
     if let Some(user) = session.user.take() {
-        user.close(settings, session.log);
+        user.close(settings, session.log, &session.worker);
     }
     let reaped = session.worker.reap();
     match outcome {
@@ -67,13 +80,16 @@ struct Session<'a> {
     /// What was removed so far, and what is left; from the opening of the maildrop until it is
     /// logged.
     result: Option<(Totals, Totals)>,
+    /// For `systemctl status`, when the session stays so for a moment.
+    status: Option<String>,
 }
 
 /// Somebody who is logged in, and what goes with that.
 struct MailUser {
     logged_in: LoggedIn,
     task: Task,
-    stop: StopSignal,
+    /// `None` where the kernel has no such thing: then a signal ends the process at once.
+    stop: Option<StopSignal>,
     lock: SessionLock,
     /// Unique-ids to be kept, as the worker sends them piece by piece.
     to_remember: Option<String>,
@@ -82,11 +98,13 @@ struct MailUser {
 }
 
 impl MailUser {
-    fn close(self, settings: &Settings, log: &Log) {
+    fn close(self, settings: &Settings, log: &Log, worker: &WorkerProcess) {
         // First, so that the user's next session need not wait for PAM.
         drop(self.lock);
-        self.stop.let_go();
-        self.logged_in.log_out(settings, log);
+        if let Some(stop) = self.stop {
+            stop.let_go();
+        }
+        self.logged_in.log_out(settings, log, worker.channel.as_fd());
     }
 
     fn mailbox(&self) -> String {
@@ -160,14 +178,14 @@ impl Session<'_> {
     }
 
     /// Waits for the worker's next request; true when a signal came first.
-    fn stopped(&self) -> Result<bool, Broken> {
-        let Some(user) = &self.user else { return Ok(false) };
-        let mut wanted = [
-            PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN),
-            PollFd::new(user.stop.as_fd(), PollFlags::POLLIN),
-        ];
+    fn stopped(&mut self) -> Result<bool, Broken> {
+        let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
+        let stop = self.user.as_ref().and_then(|user| user.stop.as_ref());
+        wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
-            match poll(&mut wanted, PollTimeout::NONE) {
+            let limit = self.status.as_ref().map_or(PollTimeout::NONE, |_| SETTLED.into());
+            match poll(&mut wanted, limit) {
+                Ok(0) => self.status.take().iter().for_each(|status| status::show(status)),
                 Ok(_) => break,
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
@@ -181,7 +199,7 @@ impl Session<'_> {
             return Err(Broken::Worker("more logins than login-attempts".to_owned()));
         }
         self.attempts += 1;
-        let refusal = match login::log_in(user, password, self.settings, self.log) {
+        let refusal = match self.judge(user, password) {
             Ok(logged_in) => match self.open_maildrop(logged_in)? {
                 None => return Ok(Phase::Scanning),
                 Some(refusal) => refusal,
@@ -193,36 +211,41 @@ impl Session<'_> {
         Ok(Phase::AwaitingLogin)
     }
 
+    fn judge(&mut self, user: &[u8], password: &Secret) -> Result<LoggedIn, Denied> {
+        let worker = self.worker.channel.as_fd();
+        login::log_in(user, password, self.settings, self.log, worker)
+    }
+
     /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
     fn open_maildrop(&mut self, logged_in: LoggedIn) -> Result<Option<Refusal>, Broken> {
         let refusal = match self.prepare(&logged_in) {
             Ok((task, lock)) => {
-                let stop = StopSignal::hold()?;
                 let mut user = MailUser {
                     logged_in,
                     task,
-                    stop,
+                    stop: StopSignal::hold(),
                     lock,
                     to_remember: None,
                     most_to_remember: 0,
                 };
-                let opened = self.open_mailbox(&user)?;
+                let opened = self.open_mailbox(&user);
                 match opened {
                     Ok(mailbox) => {
                         user.task.record = None;
                         user.most_to_remember = self.most_to_remember(mailbox.as_ref());
-                        self.hand_over(&user, mailbox)?;
-                        self.user = Some(user);
+                        // Kept first: whatever fails now, the PAM session is closed.
+                        let name = self.user.insert(user).logged_in.account.name.clone();
+                        self.hand_over(&name, mailbox)?;
                         return Ok(None);
                     }
                     Err(refusal) => {
-                        user.close(self.settings, self.log);
+                        user.close(self.settings, self.log, &self.worker);
                         refusal
                     }
                 }
             }
             Err(refusal) => {
-                logged_in.log_out(self.settings, self.log);
+                logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
                 refusal
             }
         };
@@ -257,17 +280,14 @@ impl Session<'_> {
     }
 
     /// Opens and locks the mailbox; keeps the helper that holds the locks.
-    fn open_mailbox(
-        &mut self,
-        user: &MailUser,
-    ) -> Result<Result<Option<OwnedFd>, Refusal>, Broken> {
+    fn open_mailbox(&mut self, user: &MailUser) -> Result<Option<OwnedFd>, Refusal> {
         let opened = match Helper::open(&user.task) {
             Ok(opened) => opened,
             Err(error) => {
                 Opened::Refused { reason: format!("as-user helper: {error}"), permanent: false }
             }
         };
-        Ok(match opened {
+        match opened {
             Opened::Mailbox { helper, mailbox, without_dotlock, recovery } => {
                 if let Some(recovery) = recovery {
                     self.settle(user, &recovery);
@@ -294,7 +314,7 @@ impl Session<'_> {
                 self.log.log(&Event::MaildropRefused(&user.mailbox(), &reason));
                 Err(if permanent { Refusal::Permanent } else { Refusal::Temporary })
             }
-        })
+        }
     }
 
     fn settle(&self, user: &MailUser, recovery: &Recovery) {
@@ -308,8 +328,8 @@ impl Session<'_> {
         messages * REMEMBERED_PER_MESSAGE
     }
 
-    fn hand_over(&mut self, user: &MailUser, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
-        let remembered = match remembered_ids::open(&user.logged_in.account.name) {
+    fn hand_over(&mut self, user: &str, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
+        let remembered = match remembered_ids::open(user) {
             Ok(remembered) => remembered,
             Err(error) => {
                 self.log.log(&Event::UniqueIdsNotKept(&error.to_string()));
@@ -352,7 +372,8 @@ impl Session<'_> {
         self.result = Some((Totals::default(), totals));
         let user = self.log.user.as_deref().unwrap_or_default();
         let client = self.log.client_text();
-        status::show(&format!("{user} from {client}: {} messages, TRANSACTION", totals.messages));
+        self.status =
+            Some(format!("{user} from {client}: {} messages, TRANSACTION", totals.messages));
         if let Err(error) = privileges::shrink() {
             return Err(Broken::Worker(format!("giving up capabilities: {error}")));
         }
@@ -366,7 +387,7 @@ impl Session<'_> {
         if let Some(user) = self.user.take() {
             let why = describe(trouble);
             self.log.log(&Event::MaildropRefused(&user.mailbox(), &why));
-            user.close(self.settings, self.log);
+            user.close(self.settings, self.log, &self.worker);
         }
         self.log.user = None;
         Ok(Phase::AwaitingLogin)
@@ -377,7 +398,7 @@ impl Session<'_> {
         let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
         let opened = self.open_mailbox(&user);
         self.user = Some(user);
-        let (answer, mailbox) = match opened? {
+        let (answer, mailbox) = match opened {
             Ok(Some(mailbox)) => (Answer::Locked, Some(mailbox)),
             Ok(None) => {
                 let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();

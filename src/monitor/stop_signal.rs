@@ -1,6 +1,5 @@
 //! Being told to end.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -15,16 +14,16 @@ pub(super) struct StopSignal {
 }
 
 impl StopSignal {
-    /// From here on the signals wait.
-    pub(super) fn hold() -> io::Result<Self> {
+    /// From here on the signals wait; `None` where they cannot.
+    pub(super) fn hold() -> Option<Self> {
         let mut signals = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             signals.add(signal);
         }
-        signals.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let descriptor = SignalFd::with_flags(&signals, flags)?;
-        Ok(Self { signals, descriptor })
+        let descriptor = SignalFd::with_flags(&signals, flags).ok()?;
+        signals.thread_block().ok()?;
+        Some(Self { signals, descriptor })
     }
 
     /// From here on the signals end the process at once, as they do with others: what PAM starts

@@ -23,7 +23,7 @@ pub(in crate::as_user) struct Costs {
 
 /// The whole record stays below 64 MiB.
 pub(in crate::as_user) const COSTS: Costs =
-    Costs { piece: 24 << 20, least_piece: 64 << 10, direct: 8 << 20, chunk: 1 << 20 };
+    Costs { piece: 23 << 20, least_piece: 64 << 10, direct: 8 << 20, chunk: 1 << 20 };
 
 /// Removes `doomed` from the locked `mailbox`, atomically and durably, by an empty `record` whose
 /// name is durable. Everything else stays as it is, in order; what lies before the first range is
