@@ -1,7 +1,7 @@
 //! The monitor: the first process of a session, uid 0. It decides; the worker asks.
 //!
 //! It never parses what a client or a message wrote: it gets typed requests, checks each against
-//! the phase of the session ([`permission`]), runs PAM, and lets an as-user helper touch the
+//! the phase of the session (`permission`), runs PAM, and lets an as-user helper touch the
 //! mailbox. It is the only process that writes to the journal.
 
 mod account;

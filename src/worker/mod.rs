@@ -1,7 +1,7 @@
 //! The worker: the only process that touches octets from the network and from mail.
 //!
 //! It runs as the system user `popa3d` in an empty root directory, without capabilities, behind a
-//! system call filter ([`sandbox`]). Mailboxes reach it as read-only descriptors; what it wants
+//! system call filter (`sandbox`). Mailboxes reach it as read-only descriptors; what it wants
 //! done it asks of the monitor.
 
 mod client;
