@@ -57,7 +57,7 @@ def pieces(messages, octets, seed=1):
                   f"\tby mail.example.org with ESMTP id {seed:02X}{number:08X}; Mon, 2 Nov 2026 09:00:00 +0000\n"
                   f"Date: Mon, 2 Nov 2026 09:00:00 +0000\nFrom: Sender <sender{number}@example.org>\n"
                   f"To: user@example.org\nMessage-ID: <{seed}.{number}@example.org>\n"
-                  f"Subject: message {number}\nMIME-Version: 1.0\nContent-Type: text/plain; charset=us-ascii\n\n").encode()
+                  f"Subject: message {number}\nMIME-Version: 1.0\nContent-Type: text/plain\n\n").encode()
         size = max(73, octets - len(header) - 1)
         begin = chance.randrange(0, max(1, (len(lines) - size) // 73)) * 73
         yield header + lines[begin:begin + size - size % 73] + b"\n"

@@ -109,37 +109,35 @@ def set_up(host, deb):
                     str(HERE / "greet.c")], check=True, stdin=subprocess.DEVNULL)
 
     _unit(host, "oracle", 1101, "/usr/lib/compared/popa3d")
-    _unit(host, "oracle_nagle", 1102, "/usr/lib/compared/popa3d", delay=True)
+    _unit(host, "oracle_nodelay", 1102, "/usr/lib/compared/popa3d", "NoDelay=yes\n")
     _unit(host, "greet", 1103, "/usr/lib/compared/greet")
     _dovecot(host, "dovecot_default", 1104, "")
     _dovecot(host, "dovecot_fast", 1105, DOVECOT_FAST_LOGIN)
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "start", "popa3d.socket", "oracle.socket", "oracle_nagle.socket", "greet.socket",
+    host.run("systemctl", "start", "popa3d.socket", "oracle.socket", "oracle_nodelay.socket", "greet.socket",
              "dovecot_default.service", "dovecot_fast.service")
 
     groups = host.path("/sys/fs/cgroup/system.slice")
     return {name: Server(name, port, groups / group) for name, port, group in (
         ("popa3d", 110, "system-popa3d.slice"),
         ("1.0.3", 1101, "system-oracle.slice"),
-        ("1.0.3 Nagle", 1102, "system-oracle_nagle.slice"),
+        ("1.0.3 NoDelay", 1102, "system-oracle_nodelay.slice"),
         ("greet", 1103, "system-greet.slice"),
         ("Dovecot", 1104, "dovecot_default.service"),
         ("Dovecot fast", 1105, "dovecot_fast.service"),
     )}
 
 
-def _unit(host, name, port, program, delay=False):
-    """A socket and a service as ours are, but for the program, the port and, if DELAY, NoDelay=."""
+def _unit(host, name, port, program, additional=""):
+    """A socket and a service as ours are, but for the program, the port and ADDITIONAL settings of the socket."""
     socket = host.read("/usr/lib/systemd/system/popa3d.socket").decode()
     socket = _replaced(r"(?m)^ListenStream=.*$", f"ListenStream={port}", socket)
     socket = _replaced(r"(?m)^FileDescriptorName=.*$", "", socket)
-    if delay:
-        socket = _replaced(r"(?m)^NoDelay=yes$", "NoDelay=no", socket)
     service = host.read("/usr/lib/systemd/system/popa3d@.service").decode()
     service = _replaced(r"(?m)^ExecStart=.*$", f"ExecStart={program}", service)
     service = _replaced(r"(?m)^StandardInput=.*\nStandardOutput=.*\n", INETD_STREAMS, service)
     service = _replaced(r"(?m)^SyslogIdentifier=.*$", f"SyslogIdentifier={name}", service)
-    host.write(f"/etc/systemd/system/{name}.socket", f"{socket}\n{LIMITS}")
+    host.write(f"/etc/systemd/system/{name}.socket", f"{socket}\n{LIMITS}{additional}")
     host.write(f"/etc/systemd/system/{name}@.service", service)
 
 
