@@ -1,6 +1,6 @@
 //! Accounts, as the name service (nsswitch.conf(5)) knows them.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
 use std::path::PathBuf;
 
@@ -46,24 +46,6 @@ pub(super) fn find(name: &CStr) -> io::Result<Option<Account>> {
         groups,
         home: user.dir,
     }))
-}
-
-/// Whether `name` is known, and whether as root under whatever name.
-pub(super) fn standing(name: &CString) -> io::Result<Standing> {
-    let Some(text) = name.to_str().ok() else { return Ok(Standing::Unknown) };
-    Ok(match User::from_name(text)? {
-        None => Standing::Unknown,
-        Some(user) if user.uid.is_root() => Standing::Root,
-        Some(_) => Standing::Known,
-    })
-}
-
-/// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    Unknown,
-    Root,
-    Known,
 }
 
 #[cfg(test)]

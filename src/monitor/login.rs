@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use super::account::{self, Account, Standing};
+use super::account::{self, Account};
 use super::watchdog::Watchdog;
 use crate::channel::Secret;
 use crate::event::{Event, Session, printable};
@@ -129,15 +129,16 @@ impl Attempt<'_> {
         let name_service = |error: std::io::Error| {
             Refused::Impossible(format!("name service, looking for the user: {error}"))
         };
-        let standing = account::standing(&asked).map_err(name_service)?;
-        if standing != Standing::Unknown {
+        let known = account::find(&asked).map_err(name_service)?;
+        if known.is_some() {
             self.log.user = Some(printable(user));
             self.watchdog.name(self.log);
         }
-        let (password, forbidden) = match (standing, password.expose()) {
-            (Standing::Root, _) => (None, Some("root does not get mail here")),
-            (_, []) => (None, Some("empty password")),
-            (_, octets) => match Password::new(octets) {
+        let is_root = known.as_ref().is_some_and(|account| account.uid.is_root());
+        let (password, forbidden) = match password.expose() {
+            _ if is_root => (None, Some("root does not get mail here")),
+            [] => (None, Some("empty password")),
+            octets => match Password::new(octets) {
                 Some(password) => (Some(password), None),
                 None => (None, Some("password that PAM cannot take")),
             },
@@ -157,7 +158,12 @@ impl Attempt<'_> {
             None => judged?,
         }
         let served = pam.user().unwrap_or(asked);
-        let account = account::find(&served).map_err(name_service)?.ok_or_else(|| {
+        let account = match known {
+            Some(account) if account.name.as_bytes() == served.to_bytes() => Some(account),
+            // PAM settled on another name, or made the account just now.
+            Some(_) | None => account::find(&served).map_err(name_service)?,
+        };
+        let account = account.ok_or_else(|| {
             let name = printable(served.to_bytes());
             Refused::ForReason(format!("the name service does not know the user {name:?}"))
         })?;

@@ -185,7 +185,10 @@ impl Session<'_> {
         loop {
             let limit = self.status.as_ref().map_or(PollTimeout::NONE, |_| SETTLED.into());
             match poll(&mut wanted, limit) {
-                Ok(0) => self.status.take().iter().for_each(|status| status::show(status)),
+                Ok(0) => {
+                    self.status.take().iter().for_each(|status| status::show(status));
+                    trim_memory();
+                }
                 Ok(_) => break,
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
@@ -377,7 +380,6 @@ impl Session<'_> {
         if let Err(error) = privileges::shrink() {
             return Err(Broken::Worker(format!("giving up capabilities: {error}")));
         }
-        trim_memory();
         Ok(Phase::MaildropOpen)
     }
 

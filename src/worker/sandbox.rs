@@ -38,7 +38,11 @@ pub(super) enum Strength {
 /// The process must end: it is not locked in.
 pub(super) fn enter(start: &Start) -> io::Result<Strength> {
     let no_cap = |error: capctl::Error| io::Error::from_raw_os_error(error.code());
-    bounding::clear().map_err(no_cap)?;
+    // Each drop costs the kernel a set of credentials, so only what is there.
+    for cap in bounding::probe().iter() {
+        bounding::drop(cap).map_err(no_cap)?;
+    }
+    bounding::clear_unknown().map_err(no_cap)?;
     ambient::clear().map_err(no_cap)?;
     chdir(start.root.as_c_str())?;
     chroot(c".")?;

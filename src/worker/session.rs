@@ -10,7 +10,6 @@ use super::update::{self, Update};
 use crate::channel::{
     Answer, Ending, MAX_NOTE, Refusal, Request, Secret, ToMonitor, Totals, Trouble,
 };
-use crate::ffi::process::trim_memory;
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{
     self, Authorization, Command, Line, LoginStep, Malformed, MessageNumber, Step, Transaction,
@@ -139,7 +138,6 @@ impl Session<'_> {
     /// TRANSACTION and UPDATE.
     fn transact(&mut self, mut maildrop: Maildrop) -> Result<(), Ending> {
         let mut state = Transaction::new(&maildrop);
-        trim_memory();
         loop {
             self.client.wait_for_line(self.monitor.as_fd())?;
             let output = &mut self.client.output;
