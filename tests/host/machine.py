@@ -59,25 +59,23 @@ def _installed(package):
 
 
 def mirrors():
-    """The Debian and the security mirror that this machine's own apt uses."""
-    def sites():
-        listed = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(LABEL)\t$(SITE)"],
-            check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        ).stdout
-        return dict(reversed(line.split("\t", 1)) for line in listed.splitlines() if "\t" in line)
-
-    def by_label():
-        return {label: site for site, label in sites().items()}
-
-    found = by_label()
+    """The Debian and the security mirror (or None) that this machine's own apt uses."""
+    found = _sites()
     if "Debian" not in found:  # labels are known only after an update
-        subprocess.run(["apt-get", "update", "-q"], check=True,
-                       stdin=subprocess.DEVNULL, stdout=sys.stderr)
-        found = by_label()
+        subprocess.run(["apt-get", "update"], check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+        found = _sites()
     if "Debian" not in found:
         raise SystemExit("apt knows no Debian mirror: see /etc/apt/sources.list")
     return found["Debian"], found.get("Debian-Security")
+
+
+def _sites():
+    """Mirrors by the label of their archive."""
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(LABEL)\t$(SITE)"],
+        check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    ).stdout
+    return dict(line.split("\t", 1) for line in listed.splitlines() if "\t" in line)
 
 
 def own_cgroup(name):
