@@ -34,8 +34,8 @@ LAYERS = {
                 "gcc", "libc6-dev", "libpam0g-dev"),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
-    # Everything that tests/bench compares. Both servers are POP3 servers: popa3d 1.0.3 conflicts
-    # with Dovecot's, so that its binary is unpacked beside it.
+    # What tests/bench compares with; popa3d 1.0.3, which conflicts with Dovecot's POP3 server, comes
+    # from its own layer.
     "bench": ("dovecot-pop3d", "libpam0g"),
     # The oldest Rust that must build the program: the one of Debian 13.
     "rust": ("cargo", "rustc", "gcc", "libc6-dev", "libpam0g-dev", "libclang-dev", "pkg-config"),
@@ -49,10 +49,8 @@ def cached_root(release, *layers):
     machine.install(machine.PACKAGES)
     root = _layer(f"{release}-base", {"release": release, "packages": BASE, "steps": _steps(_bootstrap)},
                   lambda target: _bootstrap(release, target))
-    packages = ()
     for layer in layers:
-        packages += LAYERS[layer]
-        below = root
+        below, packages = root, LAYERS[layer]
         root = _layer(f"{release}-{'-'.join(layers[:layers.index(layer) + 1])}",
                       {"below": below.name, "packages": packages, "steps": _steps(_add_packages)},
                       lambda target, below=below, packages=packages: _add_packages(below, packages, target))
@@ -105,6 +103,7 @@ def _layer(name, recipe, build):
             if time.time() - other.stat().st_mtime > UNUSED_FOR:
                 shutil.rmtree(other)
         partial = target.parent / f"{target.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
         build(partial)
         os.sync()
         partial.rename(target)
@@ -156,7 +155,6 @@ def _succeeded(finished):
 
 
 def _copy(source, target):
-    shutil.rmtree(target, ignore_errors=True)
     subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)
 
 
