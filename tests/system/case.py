@@ -75,6 +75,13 @@ class HostCase(unittest.TestCase):
         session.ok(f"PASS {password}")
         return session
 
+    def refused(self, user, code):
+        """A login with the right password that is refused with this response code."""
+        session = self.connect()
+        session.ok(f"USER {user}")
+        session.err(f"PASS {PASSWORD}", code)
+        session.close()
+
     def until(self, condition, what):
         """Waits until CONDITION() holds and returns what it returned. How long is not judged, but
         what has not happened after a minute never will."""
@@ -104,6 +111,11 @@ class HostCase(unittest.TestCase):
     def messages(self, **fields):
         """The texts of popa3d's entries with these fields."""
         return [text(entry["MESSAGE"]) for entry in self.journal(**fields)]
+
+    def assert_said(self, beginning, **fields):
+        """popa3d logged a line with this BEGINNING and these fields."""
+        found = self.messages(**fields)
+        self.assertTrue([line for line in found if line.startswith(beginning)], found)
 
 
 def text(field):

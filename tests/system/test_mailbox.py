@@ -112,10 +112,7 @@ class Locks(HostCase):
         self.settings('session-wait = "1s"\n')
         user = self.account(messages(1))
         first = self.login(user)
-        second = self.connect()
-        second.ok(f"USER {user}")
-        second.err(f"PASS {PASSWORD}", b"IN-USE")
-        second.close()
+        self.refused(user, b"IN-USE")
         first.ok("STAT")
         first.quit()
         self.login(user).quit()
@@ -299,10 +296,7 @@ class Refused(HostCase):
     def _assert_refused(self, user, reason):
         path = f"/var/mail/{user}"
         before = self.host.run("stat", "-c", "%F %i %s %u %Y", path).output
-        session = self.connect()
-        session.ok(f"USER {user}")
-        session.err(f"PASS {PASSWORD}", b"SYS/(TEMP|PERM)")
-        session.close()
+        self.refused(user, b"SYS/(TEMP|PERM)")
         self.until_idle()
         said = [line for line in self.messages(POPA3D_USER=user) if path in line]
         self.assertTrue(said, self.messages(POPA3D_USER=user))

@@ -270,10 +270,7 @@ class Broken(PamCase):
         self.settings('pam-timeout = "2s"\n')
         self.pam("auth required pam_exec.so /bin/sleep 3600\n" + STANDARD)
         user = self.account(messages(1))
-        session = self.connect()
-        session.ok(f"USER {user}")
-        session.err(f"PASS {PASSWORD}", b"SYS/TEMP")
-        session.close()
+        self.refused(user, b"SYS/TEMP")
         self.until_idle()
         self.assertEqual(self.host.run("pgrep", "-x", "sleep", check=False).output, "")
         self.assertTrue([line for line in self.messages() if "PAM" in line and "2 s" in line],
@@ -291,9 +288,6 @@ class Broken(PamCase):
 
     def _assert_temporary(self, user, reason):
         before = len(self.messages())
-        session = self.connect()
-        session.ok(f"USER {user}")
-        session.err(f"PASS {PASSWORD}", b"SYS/(TEMP|PERM)")
-        session.close()
+        self.refused(user, b"SYS/(TEMP|PERM)")
         self.until_idle()
         self.assertRegex("\n".join(self.messages()[before:]), reason)
