@@ -11,7 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const DIRECTORY: &str = "/var/lib/popa3d/redo";
 
 /// Records that fit no mailbox any more, for an admin to look at.
-const ASIDE: &str = "/var/lib/popa3d/redo/aside";
+const ASIDE: &str = "/var/lib/popa3d/redo-aside";
+
+/// How many of them are kept for each user, the newest: nobody is to fill root's disk with his.
+const KEPT_ASIDE: usize = 3;
 
 /// Makes an empty record for `user`, whose name is durable.
 ///
@@ -64,11 +67,24 @@ pub(super) fn remove(user: &str) -> io::Result<()> {
 ///
 /// Those of the file system.
 pub(super) fn set_aside(user: &str) -> io::Result<PathBuf> {
-    DirBuilder::new().recursive(true).mode(0o700).create(ASIDE)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let path = Path::new(ASIDE).join(format!("{user}.{now}"));
+    let own = Path::new(ASIDE).join(user);
+    DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let path = own.join(format!("{now:020}"));
     std::fs::rename(Path::new(DIRECTORY).join(user), &path)?;
+    forget_oldest(&own)?;
     Ok(path)
+}
+
+fn forget_oldest(directory: &Path) -> io::Result<()> {
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        kept.push(entry?.path());
+    }
+    // Names are numbers of equal length, so this is the order of time.
+    kept.sort_unstable();
+    let surplus = kept.len().saturating_sub(KEPT_ASIDE);
+    kept.iter().take(surplus).try_for_each(std::fs::remove_file)
 }
 
 /// The users that have a record.

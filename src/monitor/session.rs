@@ -45,6 +45,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         user: None,
         helper: None,
         result: None,
+        ranges: 0,
         status,
     };
     let outcome = session.serve();
@@ -80,6 +81,8 @@ struct Session<'a> {
     /// What was removed so far, and what is left; from the opening of the maildrop until it is
     /// logged.
     result: Option<(Totals, Totals)>,
+    /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
+    ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
     status: Option<String>,
 }
@@ -221,12 +224,14 @@ impl Session<'_> {
 
     /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
     fn open_maildrop(&mut self, logged_in: LoggedIn) -> Result<Option<Refusal>, Broken> {
+        // From here on a signal must not end the process without closing the PAM session.
+        let stop = StopSignal::hold();
         let refusal = match self.prepare(&logged_in) {
             Ok((task, lock)) => {
                 let mut user = MailUser {
                     logged_in,
                     task,
-                    stop: StopSignal::hold(),
+                    stop,
                     lock,
                     to_remember: None,
                     most_to_remember: 0,
@@ -248,6 +253,9 @@ impl Session<'_> {
                 }
             }
             Err(refusal) => {
+                if let Some(stop) = stop {
+                    stop.let_go();
+                }
                 logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
                 refusal
             }
@@ -415,6 +423,10 @@ impl Session<'_> {
     }
 
     fn delete(&mut self, ranges: Vec<Range>) -> Result<(), Broken> {
+        self.ranges += ranges.len() as u64;
+        if self.ranges > u64::from(self.settings.max_messages.0) {
+            return Err(Broken::Worker("more ranges to delete than messages".to_owned()));
+        }
         match &mut self.helper {
             Some(helper) => helper.order(&Order::Delete(ranges)).map_err(helper_died),
             None => Ok(()),

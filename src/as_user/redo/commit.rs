@@ -17,13 +17,13 @@ pub(in crate::as_user) struct Costs {
     pub(super) least_piece: u64,
     /// A gap of this size is worth two syncs, so that the piece need not be written twice.
     pub(super) direct: u64,
-    /// Octets of the chunks whose checksums the record knows.
-    pub(super) chunk: u64,
+    /// Into how many chunks, whose checksums the record knows, what is changed is cut.
+    pub(super) chunks: u64,
 }
 
 /// The whole record stays below 64 MiB.
 pub(in crate::as_user) const COSTS: Costs =
-    Costs { piece: 23 << 20, least_piece: 64 << 10, direct: 8 << 20, chunk: 1 << 20 };
+    Costs { piece: 23 << 20, least_piece: 64 << 10, direct: 8 << 20, chunks: 1024 };
 
 /// Removes `doomed` from the locked `mailbox`, atomically and durably, by an empty `record` whose
 /// name is durable. Everything else stays as it is, in order; what lies before the first range is
@@ -74,6 +74,7 @@ fn prepare(
     let mut mark = [0xff; MARK];
     getrandom::fill(mark.get_mut(1..).unwrap_or_default()).map_err(io::Error::other)?;
     let moving = size - plan.removed() - plan.first_place() + MARK as u64;
+    let chunk = (plan.last_source() - plan.first_place()).div_ceil(costs.chunks).max(1);
     let mut head = Head {
         id: random()?,
         mark,
@@ -81,7 +82,7 @@ fn prepare(
         size,
         piece: costs.piece.min(moving),
         plan,
-        chunk: costs.chunk,
+        chunk,
         chunks: Vec::new(),
     };
     head.sum_chunks(mailbox)?;

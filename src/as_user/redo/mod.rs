@@ -31,8 +31,8 @@ pub(super) use recover::{Recovered, recover};
 
 /// What a commit needs of a file; the simulator has one that forgets what was not synced.
 pub(super) trait Storage {
-    /// Which file it is: device and inode.
-    fn identity(&self) -> io::Result<(u64, u64)>;
+    /// Which file it is: the inode. Devices are numbered anew at each boot.
+    fn identity(&self) -> io::Result<u64>;
     /// Its size in octets.
     fn size(&self) -> io::Result<u64>;
     /// Reads at `offset` until `buffer` is full or the file ends; returns how much was read.
@@ -48,12 +48,8 @@ pub(super) trait Storage {
 }
 
 impl Storage for File {
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        let metadata = self.metadata()?;
-        Ok((
-            std::os::unix::fs::MetadataExt::dev(&metadata),
-            std::os::unix::fs::MetadataExt::ino(&metadata),
-        ))
+    fn identity(&self) -> io::Result<u64> {
+        Ok(std::os::unix::fs::MetadataExt::ino(&self.metadata()?))
     }
 
     fn size(&self) -> io::Result<u64> {

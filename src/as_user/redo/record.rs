@@ -32,8 +32,8 @@ const SECTOR: u64 = 4096;
 /// Octets of an entry without its piece: nine numbers, and the checksum.
 const ENTRY: usize = 10 * 8;
 
-/// Octets of a head before its lists: eight numbers between the magic and the mark.
-const HEAD: usize = MAGIC.len() + 8 * 8 + MARK;
+/// Octets of a head before its lists: seven numbers between the magic and the mark.
+const HEAD: usize = MAGIC.len() + 7 * 8 + MARK;
 
 /// What never changes during one removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub(super) struct Head {
     pub(super) id: u64,
     /// Random, and first of it an octet that no mail begins with.
     pub(super) mark: [u8; MARK],
-    /// Device and inode.
-    pub(super) mailbox: (u64, u64),
+    /// Its inode.
+    pub(super) mailbox: u64,
     /// Size of the mailbox when the removal was decided on.
     pub(super) size: u64,
     /// Room for a piece in each of the two areas.
@@ -115,7 +115,7 @@ impl Head {
 
     /// Octets of a whole head, by the counts at its beginning.
     fn length(octets: &[u8]) -> Option<u64> {
-        let mut rest = octets.get(MAGIC.len() + 6 * 8..)?;
+        let mut rest = octets.get(MAGIC.len() + 5 * 8..)?;
         let (ranges, chunks) = (take_number(&mut rest)?, take_number(&mut rest)?);
         let numbers = ranges.checked_mul(2)?.checked_add(chunks)?.checked_add(1)?;
         numbers.checked_mul(8)?.checked_add(HEAD as u64)
@@ -124,8 +124,7 @@ impl Head {
     fn encode(&self) -> Vec<u8> {
         let mut octets = MAGIC.to_vec();
         let counts = (self.plan.doomed().len() as u64, self.chunks.len() as u64);
-        let (device, inode) = self.mailbox;
-        for number in [self.id, device, inode, self.size, self.piece, self.chunk] {
+        for number in [self.id, self.mailbox, self.size, self.piece, self.chunk] {
             octets.extend(number.to_le_bytes());
         }
         octets.extend(counts.0.to_le_bytes());
@@ -146,7 +145,7 @@ impl Head {
     fn decode(octets: &[u8]) -> Option<Self> {
         let mut rest = octets.strip_prefix(MAGIC)?;
         let mut number = || take_number(&mut rest);
-        let (id, device, inode) = (number()?, number()?, number()?);
+        let (id, mailbox) = (number()?, number()?);
         let (size, piece, chunk) = (number()?, number()?, number()?);
         let (ranges, chunks) = (number()?, number()?);
         let (mark, mut rest) = rest.split_first_chunk::<MARK>()?;
@@ -164,7 +163,6 @@ impl Head {
             return None;
         }
         let plan = Plan::new(&doomed, size)?;
-        let mailbox = (device, inode);
         Some(Self { id, mark: *mark, mailbox, size, piece, plan, chunk, chunks: sums })
     }
 
@@ -249,7 +247,8 @@ impl Head {
         until: u64,
     ) -> io::Result<Xxh3> {
         let mut sum = self.summing();
-        let mut buffer = vec![0; READ];
+        let size = usize::try_from(until.saturating_sub(from)).unwrap_or(READ).min(READ);
+        let mut buffer = vec![0; size];
         while from < until {
             let room = usize::try_from(until - from).unwrap_or(usize::MAX).min(READ);
             let octets = buffer.get_mut(..room).unwrap_or_default();

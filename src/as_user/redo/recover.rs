@@ -7,6 +7,9 @@ use super::record::{Entry, Head, Step};
 use super::rounds::{Rounds, mark, next_checksum};
 use super::{Error, Storage};
 
+/// Octets that are read at once.
+const READ: usize = 1024 * 1024;
+
 /// What was found, and done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::as_user) enum Recovered {
@@ -38,7 +41,7 @@ pub(in crate::as_user) fn recover(
     if entry.step == Step::Cut && is_cut(mailbox, &head, &entry).map_err(Error::Unfinished)? {
         return Ok(Recovered::WasFinished);
     }
-    check(mailbox, &head, &entry).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;
+    check(mailbox, &head, &entry, &piece).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;
     go_on(mailbox, record, &head, &entry, &piece, costs).map_err(Error::Unfinished)?;
     Ok(Recovered::Finished)
 }
@@ -60,6 +63,7 @@ fn check(
     mailbox: &impl Storage,
     head: &Head,
     entry: &Entry,
+    piece: &[u8],
 ) -> io::Result<Result<(), &'static str>> {
     if mailbox.size()? < entry.size {
         return Ok(Err("it is shorter than it was"));
@@ -73,11 +77,51 @@ fn check(
     if next_checksum(mailbox, head, next, entry.size)? != entry.next {
         return Ok(Err("what is to be moved next has changed"));
     }
-    let from = head.plan.source(next);
+    // The gap may hold anything; what this step writes may go beyond it, and no later one has begun.
+    let length = if let Step::Put { length, .. } = entry.step { length } else { 0 };
+    let from = head.plan.source(entry.place).max(entry.place + length);
     if !head.has_its_chunks(mailbox, from)? {
         return Ok(Err("what is to be moved has changed"));
     }
+    let mail = usize::try_from(mail).ok().and_then(|mail| piece.get(..mail)).unwrap_or_default();
+    if !is_source_of(mailbox, head, entry, mail, piece)? {
+        return Ok(Err("what was being moved has changed"));
+    }
     Ok(Ok(()))
+}
+
+/// Whether the source of `mail` is there, or, where it is written over, that and `piece` mixed as
+/// a crash may have left it.
+fn is_source_of(
+    mailbox: &impl Storage,
+    head: &Head,
+    entry: &Entry,
+    mail: &[u8],
+    piece: &[u8],
+) -> io::Result<bool> {
+    let mut place = entry.place;
+    let mut rest = mail;
+    while !rest.is_empty() {
+        let source = head.plan.source(place);
+        let run = usize::try_from(head.plan.run_from(source)).unwrap_or(usize::MAX);
+        let (expected, behind) = rest.split_at_checked(run.min(READ)).unwrap_or((rest, &[]));
+        let mut found = vec![0; expected.len()];
+        if mailbox.read_at(&mut found, source)? < found.len() {
+            return Ok(false);
+        }
+        let written = usize::try_from(source - entry.place).unwrap_or(usize::MAX);
+        let mut written = piece.get(written..).unwrap_or_default().iter();
+        let is_mixed = found.iter().zip(expected).all(|(found, old)| {
+            let new = written.next();
+            found == old || Some(found) == new
+        });
+        if !is_mixed {
+            return Ok(false);
+        }
+        place += expected.len() as u64;
+        rest = behind;
+    }
+    Ok(true)
 }
 
 fn go_on(
@@ -105,6 +149,7 @@ fn go_on(
             let mail_octets = usize::try_from(mail).unwrap_or(usize::MAX);
             rounds.moved.update(piece.get(..mail_octets).unwrap_or(piece));
             rounds.place += mail;
+            rounds.is_recorded = false;
         }
         Step::Move => {}
         // From here on the mark may be overwritten, and its absence must not mean that it was cut.

@@ -26,7 +26,8 @@ pub(super) struct Rounds<'a, M, R> {
     pub(super) moved: Xxh3,
     /// Of the next entry.
     pub(super) sequence: u64,
-    /// Whether the newest entry leads here; else one must be written before mail moves directly.
+    /// Whether the newest entry is of this place; else one must be written before mail moves
+    /// directly.
     pub(super) is_recorded: bool,
 }
 
@@ -39,8 +40,11 @@ impl<M: Storage, R: Storage> Rounds<'_, M, R> {
             let size = self.mailbox.size()?;
             // Growth by a program that ignores locks is mail, too.
             let end = size.saturating_sub(self.head.plan.removed());
+            if end < self.place {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             let mark = mark(self.head);
-            let left = end.saturating_sub(self.place) + mark.len() as u64;
+            let left = end - self.place + mark.len() as u64;
             let gap = self.head.plan.source(self.place) - self.place;
             let room = if gap >= left || gap >= self.direct { gap } else { self.head.piece };
             // The mark goes with the last mail, or alone.
@@ -80,6 +84,8 @@ impl<M: Storage, R: Storage> Rounds<'_, M, R> {
         self.mailbox.write_at(&piece, self.place)?;
         self.mailbox.sync()?;
         self.place += mail;
+        // As long as this entry is the newest, its source is there, for a recovery to compare.
+        self.is_recorded = false;
         Ok(())
     }
 
