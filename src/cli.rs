@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::settings::{Place, Settings};
-use crate::{event, monitor};
+use crate::{journal, monitor};
 
 const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
         Ok(Action::Serve(config)) => serve(&config),
         Ok(Action::CheckConfig(config)) => check_config(&config),
         Ok(Action::Recover(config)) => {
-            event::start_logging();
+            journal::start();
             monitor::recover_all(&config)
         }
         Ok(Action::Print(text)) => print(text),
@@ -70,7 +70,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
 fn serve(config: &Place) -> ExitCode {
     match monitor::take_connection() {
         Ok(connection) => {
-            event::start_logging();
+            journal::start();
             monitor::serve(connection, config)
         }
         Err(error) => complain(&format!(

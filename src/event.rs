@@ -7,9 +7,6 @@ use std::fmt;
 use std::net::IpAddr;
 
 use tracing::Level;
-use tracing::field::{Field, Visit};
-use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::channel::{Ending, Totals};
 use crate::settings;
@@ -325,53 +322,6 @@ pub fn printable(octets: &[u8]) -> String {
         text.push('…');
     }
     text
-}
-
-/// Sends events to the journal, or to standard error where there is none.
-pub fn start_logging() {
-    let priorities = PriorityMappings {
-        error: Priority::Error,
-        warn: Priority::Warning,
-        info: Priority::Notice,
-        debug: Priority::Informational,
-        trace: Priority::Debug,
-    };
-    let set = match tracing_journald::layer() {
-        Ok(journal) => {
-            let journal = journal
-                .with_field_prefix(None)
-                .with_priority_mappings(priorities)
-                .with_syslog_identifier("popa3d".to_owned())
-                // For those who let journald pass it on to syslog: facility mail.
-                .with_custom_fields([("SYSLOG_FACILITY", "2")]);
-            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(journal))
-        }
-        Err(_) => {
-            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Stderr))
-        }
-    };
-    // Only a second call can fail, and the first subscriber serves as well.
-    drop(set);
-}
-
-/// Events as plain lines, for hosts without a journal.
-struct Stderr;
-
-impl<S: tracing::Subscriber> Layer<S> for Stderr {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Message(String);
-        impl Visit for Message {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("popa3d[{}]: {value:?}\n", std::process::id());
-                }
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        // Where not even standard error works there is nobody to tell.
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), message.0.as_bytes());
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! unsafe. Who may use whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
-//! cli     -> event monitor settings
+//! cli     -> journal monitor settings
 //! monitor -> as_user channel event ffi mbox settings worker
 //! worker  -> channel ffi mbox pop3
 //! as_user -> channel ffi
@@ -26,6 +26,7 @@ pub mod channel;
 pub mod cli;
 pub mod event;
 pub mod ffi;
+pub mod journal;
 pub mod mbox;
 pub mod monitor;
 pub mod pop3;

@@ -26,6 +26,9 @@ use super::open::is_same_file;
 /// Other programs read the process id in it.
 const MODE: u32 = 0o644;
 
+/// A lock file holds a process id, maybe with the name of a host; never as much as a message.
+const LARGEST: u64 = 128;
+
 /// A lock file that is ours.
 #[derive(Debug)]
 pub(super) struct Dotlock {
@@ -178,6 +181,10 @@ fn remove_if_stale(path: &Path, stale_after: Duration) -> Verdict {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Verdict::Gone,
         Err(error) => return Verdict::Held(format!("dotlock that cannot be read: {error}")),
     };
+    if found.len() > LARGEST {
+        // The mailbox of a user whose name ends so, say.
+        return Verdict::Held("a file that is no dotlock".to_owned());
+    }
     let age = found
         .modified()
         .ok()

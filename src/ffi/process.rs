@@ -63,3 +63,10 @@ pub fn trim_memory() {
     // SAFETY: malloc_trim(3) touches only what the allocator holds as free.
     unsafe { nix::libc::malloc_trim(0) };
 }
+
+/// Has all threads of this process use one heap: a second one costs four system calls and memory,
+/// and the only thread that there ever is besides the first does next to nothing.
+pub fn use_one_heap() {
+    // SAFETY: mallopt(3) sets a number; there is one thread yet.
+    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+}

@@ -26,6 +26,7 @@ pub use connection::{Connection, NotPassed, take as take_connection};
 pub use recovery::recover_all;
 
 use crate::event::{Event, Session as LogSession};
+use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
 use worker_process::WorkerProcess;
 
@@ -35,6 +36,7 @@ const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try a
 /// Serves one client from the first octet to the last, with the settings of `config`.
 #[must_use]
 pub fn serve(connection: Connection, config: &Place) -> ExitCode {
+    use_one_heap();
     let mut log = LogSession { id: random_number(), client: connection.client(), user: None };
     log.log(&Event::SessionStarted);
     let settings = match Settings::load(config) {

@@ -16,7 +16,7 @@ use crate::as_user::Task;
 use crate::channel::{
     Answer, Ending, Order, Outcome, Range, Recovery, Refusal, Request, Secret, Totals, Trouble,
 };
-use crate::event::{Event, Session as Log};
+use crate::event::{Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
@@ -158,7 +158,7 @@ impl Session<'_> {
                     self.log.log(&Event::SandboxReduced("this kernel has no Landlock"));
                     phase
                 }
-                Request::Login { user, password } => self.log_in(&user, &password)?,
+                Request::Login { user, password } => self.log_in(&user, password)?,
                 Request::Remember(piece) => {
                     self.remember(&piece)?;
                     phase
@@ -200,7 +200,7 @@ impl Session<'_> {
         Ok(wanted.get(1).and_then(PollFd::any).unwrap_or(false))
     }
 
-    fn log_in(&mut self, user: &[u8], password: &Secret) -> Result<Phase, Broken> {
+    fn log_in(&mut self, user: &[u8], password: Secret) -> Result<Phase, Broken> {
         if self.attempts >= self.settings.login_attempts.0 {
             return Err(Broken::Worker("more logins than login-attempts".to_owned()));
         }
@@ -217,9 +217,11 @@ impl Session<'_> {
         Ok(Phase::AwaitingLogin)
     }
 
-    fn judge(&mut self, user: &[u8], password: &Secret) -> Result<LoggedIn, Denied> {
+    /// Takes the password, so that it is wiped before a helper is forked.
+    #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
+    fn judge(&mut self, user: &[u8], password: Secret) -> Result<LoggedIn, Denied> {
         let worker = self.worker.channel.as_fd();
-        login::log_in(user, password, self.settings, self.log, worker)
+        login::log_in(user, &password, self.settings, self.log, worker)
     }
 
     /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
@@ -317,7 +319,7 @@ impl Session<'_> {
                 Ok(None)
             }
             Opened::InUse(holder) => {
-                let text = format!("{}: {holder}", user.mailbox());
+                let text = format!("{}: {}", user.mailbox(), printable(holder.as_bytes()));
                 self.log.log(&Event::MaildropInUse(&text));
                 Err(Refusal::InUse)
             }

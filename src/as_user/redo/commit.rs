@@ -70,6 +70,8 @@ fn prepare(
     size: u64,
     costs: Costs,
 ) -> io::Result<Head> {
+    // What others wrote and did not sync is a part of the mailbox that is decided on here.
+    mailbox.sync()?;
     let random = || getrandom::u64().map_err(io::Error::other);
     let mut mark = [0xff; MARK];
     getrandom::fill(mark.get_mut(1..).unwrap_or_default()).map_err(io::Error::other)?;
