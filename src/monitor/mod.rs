@@ -8,6 +8,7 @@ mod account;
 mod connection;
 mod helper;
 mod login;
+mod maildrop;
 mod permission;
 mod privileges;
 mod recovery;

@@ -1,0 +1,313 @@
+//! What a session does with a maildrop: opening it after a login, and UPDATE.
+//!
+//! The mailbox is never touched here: a helper under its user's ids does that.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::helper::{Helper, Opened, task};
+use super::login::LoggedIn;
+use super::permission::Phase;
+use super::session::{Broken, Session};
+use super::session_lock::{Acquired, SessionLock};
+use super::stop_signal::StopSignal;
+use super::worker_process::WorkerProcess;
+use super::{random_number, recovery, redo_records, remembered_ids};
+use crate::as_user::Task;
+use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
+use crate::event::{Event, Session as Log, printable};
+use crate::settings::Settings;
+
+/// Octets of remembered unique-ids that a worker may send for each message that is allowed.
+const REMEMBERED_PER_MESSAGE: u64 = 80;
+
+/// Octets of the smallest message in a mailbox: `From `, and a line end.
+const SMALLEST_MESSAGE: u64 = 6;
+
+/// Somebody who is logged in, and what goes with that.
+pub(super) struct MailUser {
+    pub(super) logged_in: LoggedIn,
+    task: Task,
+    /// `None` where the kernel has no such thing: then a signal ends the process at once.
+    pub(super) stop: Option<StopSignal>,
+    lock: SessionLock,
+    /// Unique-ids to be kept, as the worker sends them piece by piece.
+    to_remember: Option<String>,
+    /// Octets that these may have: a worker is not to fill a disk.
+    most_to_remember: u64,
+}
+
+impl MailUser {
+    pub(super) fn close(self, settings: &Settings, log: &Log, worker: &WorkerProcess) {
+        // First, so that the user's next session need not wait for PAM.
+        drop(self.lock);
+        if let Some(stop) = self.stop {
+            stop.let_go();
+        }
+        self.logged_in.log_out(settings, log, worker.channel.as_fd());
+    }
+
+    fn mailbox(&self) -> String {
+        self.task.mailbox.display().to_string()
+    }
+}
+
+impl Session<'_> {
+    /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
+    pub(super) fn open_maildrop(&mut self, logged_in: LoggedIn) -> Result<Option<Refusal>, Broken> {
+        // From here on a signal must not end the process without closing the PAM session.
+        let stop = StopSignal::hold();
+        let refusal = match self.prepare(&logged_in) {
+            Ok((task, lock)) => {
+                let mut user = MailUser {
+                    logged_in,
+                    task,
+                    stop,
+                    lock,
+                    to_remember: None,
+                    most_to_remember: 0,
+                };
+                let opened = self.open_mailbox(&user);
+                match opened {
+                    Ok(mailbox) => {
+                        user.task.record = None;
+                        user.most_to_remember = self.most_to_remember(mailbox.as_ref());
+                        // Kept first: whatever fails now, the PAM session is closed.
+                        let name = self.user.insert(user).logged_in.account.name.clone();
+                        self.hand_over(&name, mailbox)?;
+                        return Ok(None);
+                    }
+                    Err(refusal) => {
+                        user.close(self.settings, self.log, &self.worker);
+                        refusal
+                    }
+                }
+            }
+            Err(refusal) => {
+                if let Some(stop) = stop {
+                    stop.let_go();
+                }
+                logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
+                refusal
+            }
+        };
+        self.log.user = None;
+        Ok(Some(refusal))
+    }
+
+    fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
+        let account = &logged_in.account;
+        let lock =
+            match SessionLock::acquire(&account.name, self.log.id, self.settings.session_wait.0) {
+                Ok(Acquired::Lock(lock)) => lock,
+                Ok(Acquired::HeldBy(other)) => {
+                    let holder = format!("another session of {}: {other}", account.name);
+                    self.log.log(&Event::MaildropInUse(&holder));
+                    return Err(Refusal::InUse);
+                }
+                Err(error) => {
+                    self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
+                    return Err(Refusal::Temporary);
+                }
+            };
+        let record = match redo_records::open(&account.name) {
+            Ok(record) => record,
+            Err(error) => {
+                self.log.log(&Event::ServerFailure(&format!("redo record: {error}")));
+                return Err(Refusal::Temporary);
+            }
+        };
+        let task = task(account, self.settings, record);
+        Ok((task, lock))
+    }
+
+    /// Opens and locks the mailbox; keeps the helper that holds the locks.
+    fn open_mailbox(&mut self, user: &MailUser) -> Result<Option<OwnedFd>, Refusal> {
+        let opened = match Helper::open(&user.task) {
+            Ok(opened) => opened,
+            Err(error) => {
+                Opened::Refused { reason: format!("as-user helper: {error}"), permanent: false }
+            }
+        };
+        match opened {
+            Opened::Mailbox { helper, mailbox, without_dotlock, recovery } => {
+                if let Some(recovery) = recovery {
+                    self.settle(user, &recovery);
+                }
+                if without_dotlock {
+                    self.log.log(&Event::NoDotlock(&user.mailbox()));
+                }
+                self.helper = Some(helper);
+                Ok(Some(mailbox))
+            }
+            Opened::Missing => {
+                if user.task.record.is_some() {
+                    let why = "the mailbox does not exist any more".to_owned();
+                    self.settle(user, &Recovery::Conflict(why));
+                }
+                Ok(None)
+            }
+            Opened::InUse(holder) => {
+                let text = format!("{}: {}", user.mailbox(), printable(holder.as_bytes()));
+                self.log.log(&Event::MaildropInUse(&text));
+                Err(Refusal::InUse)
+            }
+            Opened::Refused { reason, permanent } => {
+                self.log.log(&Event::MaildropRefused(&user.mailbox(), &reason));
+                Err(if permanent { Refusal::Permanent } else { Refusal::Temporary })
+            }
+        }
+    }
+
+    fn settle(&self, user: &MailUser, recovery: &Recovery) {
+        recovery::settle(&user.logged_in.account.name, &user.mailbox(), recovery, self.log);
+    }
+
+    fn most_to_remember(&self, mailbox: Option<&OwnedFd>) -> u64 {
+        let size = mailbox.and_then(|mailbox| nix::sys::stat::fstat(mailbox).ok());
+        let size = size.and_then(|status| u64::try_from(status.st_size).ok()).unwrap_or_default();
+        let messages = u64::from(self.settings.max_messages.0).min(size / SMALLEST_MESSAGE);
+        messages * REMEMBERED_PER_MESSAGE
+    }
+
+    fn hand_over(&mut self, user: &str, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
+        let remembered = match remembered_ids::open(user) {
+            Ok(remembered) => remembered,
+            Err(error) => {
+                self.log.log(&Event::UniqueIdsNotKept(&error.to_string()));
+                None
+            }
+        };
+        let channel = &mut self.worker.channel;
+        let answer =
+            Answer::Maildrop { fingerprint_key: random_number(), remembered: remembered.is_some() };
+        channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
+        if let Some(file) = remembered {
+            channel.send(&Answer::Remembered, Some(file.as_fd()))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remember(&mut self, piece: &str) -> Result<(), Broken> {
+        let Some(user) = &mut self.user else { return Ok(()) };
+        let text = user.to_remember.get_or_insert_default();
+        if (text.len() + piece.len()) as u64 > user.most_to_remember {
+            return Err(Broken::Worker("more unique-ids than messages".to_owned()));
+        }
+        text.push_str(piece);
+        Ok(())
+    }
+
+    pub(super) fn store_remembered(&mut self) {
+        let Some(user) = &mut self.user else { return };
+        let Some(text) = user.to_remember.take() else { return };
+        if let Err(error) = remembered_ids::store(&user.logged_in.account.name, &text) {
+            self.log.log(&Event::UniqueIdsNotKept(&error.to_string()));
+        }
+    }
+
+    /// The mailbox is there and the worker cannot serve it.
+    pub(super) fn refuse_mailbox(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
+        self.release();
+        if let Some(user) = self.user.take() {
+            let why = describe(trouble);
+            self.log.log(&Event::MaildropRefused(&user.mailbox(), &why));
+            user.close(self.settings, self.log, &self.worker);
+        }
+        self.log.user = None;
+        Ok(Phase::AwaitingLogin)
+    }
+
+    /// UPDATE begins.
+    pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
+        let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
+        let opened = self.open_mailbox(&user);
+        self.user = Some(user);
+        let (answer, mailbox) = match opened {
+            Ok(Some(mailbox)) => (Answer::Locked, Some(mailbox)),
+            Ok(None) => {
+                let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
+                let why = "it is gone, another program removed it";
+                self.log.log(&Event::UpdateFailed(&mailbox, why));
+                (Answer::MailboxGone, None)
+            }
+            Err(refusal) => (Answer::NotUpdated(refusal), None),
+        };
+        self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
+        Ok(if mailbox.is_some() { Phase::Updating } else { Phase::MaildropOpen })
+    }
+
+    pub(super) fn delete(&mut self, ranges: Vec<Range>) -> Result<(), Broken> {
+        self.ranges += ranges.len() as u64;
+        if self.ranges > u64::from(self.settings.max_messages.0) {
+            return Err(Broken::Worker("more ranges to delete than messages".to_owned()));
+        }
+        match &mut self.helper {
+            Some(helper) => helper.order(&Order::Delete(ranges)).map_err(helper_died),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn commit(&mut self, deleted: Totals, left: Totals) -> Result<Phase, Broken> {
+        let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
+            return Ok(Phase::MaildropOpen);
+        };
+        let answer = match commit_with_record(helper, &user.logged_in.account.name) {
+            Ok(()) => {
+                self.store_remembered();
+                self.result = Some((deleted, left));
+                Answer::Committed
+            }
+            Err(reason) => {
+                self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
+                Answer::NotUpdated(Refusal::Temporary)
+            }
+        };
+        self.worker.channel.send(&answer, None)?;
+        Ok(Phase::MaildropOpen)
+    }
+
+    pub(super) fn abandon(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
+        self.release();
+        let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
+        self.log.log(&Event::UpdateFailed(&mailbox, &describe(trouble)));
+        Ok(Phase::MaildropOpen)
+    }
+
+    /// Has the mailbox unlocked.
+    pub(super) fn release(&mut self) {
+        if let Some(helper) = self.helper.take() {
+            // If it died, its locks died with it, but for the dotlock, which names a dead process.
+            let _ = helper.finish(&Order::Release);
+        }
+    }
+}
+
+/// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
+fn commit_with_record(helper: Helper, user: &str) -> Result<(), String> {
+    let record = redo_records::create(user).map_err(|error| format!("redo record: {error}"))?;
+    let result = helper.commit(&record);
+    match &result {
+        Ok(()) | Err((_, Outcome::Untouched)) => {
+            redo_records::remove(user).map_err(|error| format!("redo record: {error}"))?;
+        }
+        Err((_, Outcome::Unfinished)) => {}
+    }
+    result.map_err(|(reason, _)| reason)
+}
+
+fn helper_died(error: io::Error) -> Broken {
+    Broken::Worker(format!("as-user helper: {error}"))
+}
+
+fn describe(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::NotMbox => "it is not in mbox format: no From_ line at its beginning".to_owned(),
+        Trouble::TooManyMessages => "it has more messages than max-messages allows".to_owned(),
+        Trouble::TooLarge => "it is larger than max-mailbox-size allows".to_owned(),
+        Trouble::Changed => "another program changed it".to_owned(),
+        Trouble::Unreadable(errno) => {
+            format!("reading it: {}", io::Error::from_raw_os_error(errno))
+        }
+    }
+}
