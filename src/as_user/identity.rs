@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, setegid, setgroups, setresgid, setresuid};
 
 use super::Task;
@@ -18,12 +19,21 @@ pub(super) fn become_user(task: &Task) -> io::Result<()> {
     if task.uid.is_root() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
+    // A limit that PAM set for the user's own files must not stop an UPDATE half-way. Where it cannot
+    // be lifted, [`may_write`] sees that before anything is changed.
+    let _ = setrlimit(Resource::RLIMIT_FSIZE, RLIM_INFINITY, RLIM_INFINITY);
     setgroups(&task.groups)?;
     setresgid(task.gid, task.gid, task.locking.spool_group.unwrap_or(task.gid))?;
     setresuid(task.uid, task.uid, task.uid)?;
     capctl::prctl::set_no_new_privs()?;
+    capctl::prctl::set_dumpable(false)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     Ok(())
+}
+
+/// Whether this process may write to a file as far as `size`.
+pub(super) fn may_write(size: u64) -> bool {
+    getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(most, _)| most >= size)
 }
 
 /// Runs `act` with `group` as the effective group.

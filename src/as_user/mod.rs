@@ -129,6 +129,11 @@ fn obey(held: &lock::Held, recovery: Option<Recovery>, monitor: &mut FromHelper)
 }
 
 fn commit(held: &lock::Held, record: OwnedFd, doomed: &[Range]) -> Report {
+    let size = held.for_writing().metadata().map_or(u64::MAX, |metadata| metadata.len());
+    if !identity::may_write(size.max(redo::LARGEST_RECORD)) {
+        let reason = "the file size limit (RLIMIT_FSIZE) is too small".to_owned();
+        return Report::Failed { reason, mailbox: Outcome::Untouched };
+    }
     match redo::commit(held.for_writing(), &File::from(record), doomed, redo::COSTS) {
         Ok(()) => Report::Done,
         Err(error) => {

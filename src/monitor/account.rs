@@ -37,10 +37,12 @@ pub(super) fn find(name: &CStr) -> io::Result<Option<Account>> {
     let Some(text) = name.to_str().ok().filter(|name| is_name(name.as_bytes())) else {
         return Ok(None);
     };
-    let Some(user) = User::from_name(text)? else { return Ok(None) };
+    let found = User::from_name(text)?.filter(|user| is_name(user.name.as_bytes()));
+    let Some(user) = found else { return Ok(None) };
     let groups = getgrouplist(name, user.gid)?;
     Ok(Some(Account {
-        name: text.to_owned(),
+        // What the name service calls the user, who may have been named otherwise.
+        name: user.name,
         uid: user.uid,
         gid: user.gid,
         groups,

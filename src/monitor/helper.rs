@@ -18,6 +18,10 @@ use crate::settings::Settings;
 /// How much longer than the lock's time-out opening may take, on a slow file system.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same when an interrupted update has to be finished first. A user can stop the process that
+/// works as him, but not those of others who wait behind him.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(300);
+
 /// Between looks at a helper that is about to end.
 const PAUSE: Duration = Duration::from_micros(100);
 
@@ -79,15 +83,17 @@ impl Helper {
         let (ours, theirs) = pair()?;
         let pid = fork(|| as_user::run(task, theirs))?;
         let mut helper = Self { pid, channel: Some(ours) };
-        // However long it takes to finish an interrupted update, it is worth waiting for.
-        let limit = task.record.is_none().then_some(task.locking.timeout + PATIENCE);
-        Ok(match helper.report(limit)? {
+        // Finishing an interrupted update takes as long as writing the mailbox.
+        let patience = if task.record.is_some() { RECOVERY_PATIENCE } else { PATIENCE };
+        Ok(match helper.report(Some(task.locking.timeout + patience))? {
             (Report::Opened { without_dotlock, recovery }, Some(mailbox)) => {
                 Opened::Mailbox { helper, mailbox, without_dotlock, recovery }
             }
             (Report::Missing, None) => Opened::Missing,
-            (Report::Locked { holder }, None) => Opened::InUse(holder),
-            (Report::Refused { reason, permanent }, None) => Opened::Refused { reason, permanent },
+            (Report::Locked { holder }, None) => Opened::InUse(one_line(&holder)),
+            (Report::Refused { reason, permanent }, None) => {
+                Opened::Refused { reason: one_line(&reason), permanent }
+            }
             (
                 Report::Opened { .. }
                 | Report::Missing
@@ -122,7 +128,7 @@ impl Helper {
         // However long it takes, it is worth waiting for.
         match self.report(None).map_err(died)? {
             (Report::Done, None) => Ok(()),
-            (Report::Failed { reason, mailbox }, None) => Err((reason, mailbox)),
+            (Report::Failed { reason, mailbox }, None) => Err((one_line(&reason), mailbox)),
             _ => Err(died(unexpected())),
         }
     }
@@ -136,7 +142,7 @@ impl Helper {
         self.order(order)?;
         match self.report(Some(PATIENCE))? {
             (Report::Done, None) => Ok(Ok(())),
-            (Report::Failed { reason, .. }, None) => Ok(Err(reason)),
+            (Report::Failed { reason, .. }, None) => Ok(Err(one_line(&reason))),
             (
                 Report::Done
                 | Report::Failed { .. }
@@ -182,6 +188,11 @@ impl Drop for Helper {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// What a helper says may hold the name of any process, and that anything.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
 }
 
 fn unexpected() -> io::Error {

@@ -15,7 +15,7 @@ use super::worker_process::WorkerProcess;
 use super::{random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
 use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
-use crate::event::{Event, Session as Log, printable};
+use crate::event::{Event, Session as Log};
 use crate::settings::Settings;
 
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
@@ -38,13 +38,13 @@ pub(super) struct MailUser {
 }
 
 impl MailUser {
-    pub(super) fn close(self, settings: &Settings, log: &Log, worker: &WorkerProcess) {
+    /// Ends the PAM session; true when a signal wanted an end meanwhile.
+    pub(super) fn close(self, settings: &Settings, log: &Log, worker: &WorkerProcess) -> bool {
         // First, so that the user's next session need not wait for PAM.
         drop(self.lock);
-        if let Some(stop) = self.stop {
-            stop.let_go();
-        }
+        let was_stopped = self.stop.is_some_and(StopSignal::let_go);
         self.logged_in.log_out(settings, log, worker.channel.as_fd());
+        was_stopped
     }
 
     fn mailbox(&self) -> String {
@@ -78,15 +78,13 @@ impl Session<'_> {
                         return Ok(None);
                     }
                     Err(refusal) => {
-                        user.close(self.settings, self.log, &self.worker);
+                        self.was_stopped = user.close(self.settings, self.log, &self.worker);
                         refusal
                     }
                 }
             }
             Err(refusal) => {
-                if let Some(stop) = stop {
-                    stop.let_go();
-                }
+                self.was_stopped = stop.is_some_and(StopSignal::let_go);
                 logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
                 refusal
             }
@@ -148,7 +146,7 @@ impl Session<'_> {
                 Ok(None)
             }
             Opened::InUse(holder) => {
-                let text = format!("{}: {}", user.mailbox(), printable(holder.as_bytes()));
+                let text = format!("{}: {}", user.mailbox(), holder);
                 self.log.log(&Event::MaildropInUse(&text));
                 Err(Refusal::InUse)
             }
@@ -212,7 +210,7 @@ impl Session<'_> {
         if let Some(user) = self.user.take() {
             let why = describe(trouble);
             self.log.log(&Event::MaildropRefused(&user.mailbox(), &why));
-            user.close(self.settings, self.log, &self.worker);
+            self.was_stopped = user.close(self.settings, self.log, &self.worker);
         }
         self.log.user = None;
         Ok(Phase::AwaitingLogin)
@@ -252,7 +250,7 @@ impl Session<'_> {
         let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
             return Ok(Phase::MaildropOpen);
         };
-        let answer = match commit_with_record(helper, &user.logged_in.account.name) {
+        let answer = match self.commit_with_record(helper, user) {
             Ok(()) => {
                 self.store_remembered();
                 self.result = Some((deleted, left));
@@ -267,6 +265,47 @@ impl Session<'_> {
         Ok(Phase::MaildropOpen)
     }
 
+    /// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
+    fn commit_with_record(&self, helper: Helper, user: &MailUser) -> Result<(), String> {
+        let name = &user.logged_in.account.name;
+        let failed = |error: io::Error| format!("redo record: {error}");
+        let record = redo_records::create(name).map_err(failed)?;
+        match helper.commit(&record) {
+            Ok(()) => redo_records::remove(name).map_err(failed),
+            Err((reason, Outcome::Untouched)) => {
+                redo_records::remove(name).map_err(failed)?;
+                Err(reason)
+            }
+            // Whoever looked at the mailbox now would see it half-way: finish it at once.
+            Err((reason, Outcome::Unfinished)) => {
+                self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
+                self.finish_commit(user)
+            }
+        }
+    }
+
+    fn finish_commit(&self, user: &MailUser) -> Result<(), String> {
+        let account = &user.logged_in.account;
+        let record = redo_records::open(&account.name).map_err(|error| error.to_string())?;
+        let opened = Helper::open(&task(account, self.settings, record));
+        match opened.map_err(|error| error.to_string())? {
+            Opened::Mailbox { helper, recovery: Some(recovery), .. } => {
+                self.settle(user, &recovery);
+                helper.finish(&Order::Release).map_err(|error| error.to_string())??;
+                match recovery {
+                    Recovery::Finished | Recovery::WasFinished => Ok(()),
+                    Recovery::NothingBegun => Err("nothing was removed".to_owned()),
+                    Recovery::Conflict(why) => Err(why),
+                }
+            }
+            Opened::Refused { reason, .. } => Err(reason),
+            Opened::InUse(holder) => Err(holder),
+            Opened::Mailbox { recovery: None, .. } | Opened::Missing => {
+                Err("the mailbox or its redo record is gone".to_owned())
+            }
+        }
+    }
+
     pub(super) fn abandon(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
         self.release();
         let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
@@ -278,22 +317,11 @@ impl Session<'_> {
     pub(super) fn release(&mut self) {
         if let Some(helper) = self.helper.take() {
             // If it died, its locks died with it, but for the dotlock, which names a dead process.
-            let _ = helper.finish(&Order::Release);
+            if let Err(error) = helper.finish(&Order::Release) {
+                self.log.log(&Event::ServerFailure(&format!("unlocking the mailbox: {error}")));
+            }
         }
     }
-}
-
-/// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
-fn commit_with_record(helper: Helper, user: &str) -> Result<(), String> {
-    let record = redo_records::create(user).map_err(|error| format!("redo record: {error}"))?;
-    let result = helper.commit(&record);
-    match &result {
-        Ok(()) | Err((_, Outcome::Untouched)) => {
-            redo_records::remove(user).map_err(|error| format!("redo record: {error}"))?;
-        }
-        Err((_, Outcome::Unfinished)) => {}
-    }
-    result.map_err(|(reason, _)| reason)
 }
 
 fn helper_died(error: io::Error) -> Broken {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -20,6 +21,10 @@ use crate::settings::Settings;
 /// as much as a part of a login, and most sessions are over sooner.
 const SETTLED: u8 = 50;
 
+/// A worker that reads a mailbox, or says what to remove from it, for longer than this is not well,
+/// and others wait for the locks.
+const LONGEST_LOCK: Duration = Duration::from_secs(600);
+
 /// Serves the requests of `worker` until its session is over.
 ///
 /// # Errors
@@ -37,6 +42,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         result: None,
         ranges: 0,
         status,
+        was_stopped: false,
     };
     let outcome = session.serve();
     // Dropping a helper that still holds the locks makes it give them back and remove nothing.
@@ -76,6 +82,8 @@ pub(super) struct Session<'a> {
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
     status: Option<String>,
+    /// A signal came while it could not be waited for.
+    pub(super) was_stopped: bool,
 }
 
 /// How a session came to its end.
@@ -145,12 +153,22 @@ impl Session<'_> {
 
     /// Waits for the worker's next request; true when a signal came first.
     fn stopped(&mut self) -> Result<bool, Broken> {
+        if self.was_stopped {
+            return Ok(true);
+        }
         let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
         let stop = self.user.as_ref().and_then(|user| user.stop.as_ref());
         wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
-            let limit = self.status.as_ref().map_or(PollTimeout::NONE, |_| SETTLED.into());
+            let limit = match (&self.status, &self.helper) {
+                (Some(_), _) => SETTLED.into(),
+                (None, Some(_)) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
+                (None, None) => PollTimeout::NONE,
+            };
             match poll(&mut wanted, limit) {
+                Ok(0) if self.status.is_none() => {
+                    return Err(Broken::Worker("keeps the mailbox locked too long".to_owned()));
+                }
                 Ok(0) => {
                     self.status.take().iter().for_each(|status| status::show(status));
                     trim_memory();

@@ -27,10 +27,14 @@ impl StopSignal {
     }
 
     /// From here on the signals end the process at once, as they do with others: what PAM starts
-    /// must not inherit that they wait.
-    pub(super) fn let_go(self) {
-        while let Ok(Some(_)) = self.descriptor.read_signal() {}
+    /// must not inherit that they wait. True when one came meanwhile.
+    pub(super) fn let_go(self) -> bool {
+        let mut came = false;
+        while let Ok(Some(_)) = self.descriptor.read_signal() {
+            came = true;
+        }
         let _ = self.signals.thread_unblock();
+        came
     }
 }
 

@@ -53,17 +53,23 @@ impl Client {
 
     /// Waits until the client has sent a whole line; sends what it may be waiting for first.
     ///
-    /// The idle time-out runs until the line is complete: a client that trickles octets is idle.
+    /// The idle time-out runs until the line is complete: a client that trickles octets is idle. Nor
+    /// does it wait beyond `latest`.
     ///
     /// # Errors
     ///
     /// How the session ends instead.
-    pub(super) fn wait_for_line(&mut self, monitor: BorrowedFd<'_>) -> Result<(), Ending> {
+    pub(super) fn wait_for_line(
+        &mut self,
+        monitor: BorrowedFd<'_>,
+        latest: Option<Deadline>,
+    ) -> Result<(), Ending> {
         if self.input.has_line() {
             return Ok(());
         }
         self.output.flush().map_err(ending)?;
         let deadline = Deadline::after(self.idle_timeout);
+        let deadline = latest.map_or(deadline, |latest| latest.min(deadline));
         while !self.input.has_line() {
             let mut wanted = [
                 PollFd::new(self.output.socket.as_fd(), PollFlags::POLLIN),

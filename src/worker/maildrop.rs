@@ -134,6 +134,10 @@ impl Maildrop {
         (new != self.remembered).then(|| new.to_string())
     }
 
+    pub(super) fn has_mailbox(&self) -> bool {
+        self.file.is_some()
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let octets = self.index.octets().0;
         Totals { messages: pop3::Maildrop::count(self), octets }

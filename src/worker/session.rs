@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use super::Start;
 use super::client::{Client, Output, ending};
+use super::deadline::Deadline;
 use super::maildrop::{Maildrop, Unsent};
 use super::update::{self, Update};
 use crate::channel::{
@@ -14,6 +16,9 @@ use crate::pop3::reply::{self, Code};
 use crate::pop3::{
     self, Authorization, Command, Line, LoginStep, Malformed, MessageNumber, Step, Transaction,
 };
+
+/// Who has not logged in by then is dropped, however much he talks: others want to be served.
+const LONGEST_AUTHORIZATION: Duration = Duration::from_secs(180);
 
 /// Serves the client behind `socket`.
 ///
@@ -58,8 +63,9 @@ impl Session<'_> {
     fn authorize(&mut self) -> Result<Option<Maildrop>, Ending> {
         let mut state = Authorization::default();
         let mut failures = 0;
+        let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
         loop {
-            self.client.wait_for_line(self.monitor.as_fd())?;
+            self.client.wait_for_line(self.monitor.as_fd(), Some(latest))?;
             let output = &mut self.client.output;
             let asked = self.client.input.take(|line| authorization_line(&mut state, line, output));
             match asked.unwrap_or(Ok(Asked::Nothing)).map_err(ending)? {
@@ -109,7 +115,10 @@ impl Session<'_> {
         });
         match loaded {
             Ok(maildrop) => {
-                self.remember(maildrop.to_remember(|_| false))?;
+                // Ids of a mailbox that is away for a moment are not to be forgotten.
+                if maildrop.has_mailbox() {
+                    self.remember(maildrop.to_remember(|_| false))?;
+                }
                 let totals = maildrop.totals();
                 self.tell(&Request::Scanned(totals))?;
                 let text = format!("{} messages ({} octets)", totals.messages, totals.octets);
@@ -139,7 +148,7 @@ impl Session<'_> {
     fn transact(&mut self, mut maildrop: Maildrop) -> Result<(), Ending> {
         let mut state = Transaction::new(&maildrop);
         loop {
-            self.client.wait_for_line(self.monitor.as_fd())?;
+            self.client.wait_for_line(self.monitor.as_fd(), None)?;
             let output = &mut self.client.output;
             let step = self
                 .client

@@ -1,7 +1,10 @@
 """An UPDATE that is killed: the mailbox is the old one or the new one, and mail that came since is there."""
 
+import contextlib
 import os
 import random
+import select
+import signal
 import time
 
 from .case import HostCase
@@ -42,6 +45,26 @@ class Crash(HostCase):
             outcomes.add(outcome)
             self.assertEqual(self._records(), [])
         self.assertIn("new", outcomes, "every kill came too early to mean anything")
+
+    def test_helper_that_is_killed_half_way_is_followed_by_one_that_finishes(self):
+        mail = messages(COUNT, BODY)
+        user = self.account(mail)
+        uid = int(self.host.run("id", "-u", user).output)
+        for _ in range(30):
+            self._write(user, mbox(mail))
+            session = self.login(user)
+            session.ok("DELE 1")
+            session.send(b"QUIT\r\n")
+            killed = self.until(lambda: self._kill_half_way(user, uid) or self._is_over(session), "the update")
+            said = session.line()
+            session.close()
+            self.until_idle()
+            self.assertRegex(said, rb"^\+OK ")
+            self.assertEqual(self._mailbox(user).read_bytes(), mbox(mail[1:]))
+            self.assertEqual(self._records(), [])
+            if killed == "killed":
+                return
+        self.fail("no kill came at the right time")
 
     def test_recovery_service_finishes_what_was_interrupted(self):
         user, kept = self._interrupted()
@@ -103,6 +126,20 @@ class Crash(HostCase):
             self.assertEqual(self._mailbox(user).read_bytes(), mbox(mail[1:]))
         finally:
             self.host.shell("umount /var/mail")
+
+    def _kill_half_way(self, user, uid):
+        """Kills the helper of this user if its redo record is there already."""
+        if user not in self._records():
+            return None
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{process}").st_uid == uid:
+                    os.kill(process, signal.SIGKILL)
+                    return "killed"
+        return None
+
+    def _is_over(self, session):
+        return "over" if select.select([session.connection], [], [], 0)[0] else None
 
     def _interrupted(self, name=None):
         """A user whose UPDATE was killed after it was decided on, and the messages that it keeps."""

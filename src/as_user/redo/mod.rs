@@ -29,6 +29,9 @@ use std::os::unix::fs::FileExt;
 pub(super) use commit::{COSTS, commit};
 pub(super) use recover::{Recovered, recover};
 
+/// Most octets of a record.
+pub(super) const LARGEST_RECORD: u64 = 64 << 20;
+
 /// What a commit needs of a file; the simulator has one that forgets what was not synced.
 pub(super) trait Storage {
     /// Which file it is: the inode. Devices are numbered anew at each boot.

@@ -101,6 +101,27 @@ fn every_crash_leaves_what_recovers_to_exactly_the_old_or_the_new_mailbox() {
     io::Write::write_all(&mut io::stdout(), text.as_bytes()).unwrap();
 }
 
+#[test]
+fn mail_that_was_delivered_without_a_sync_does_no_harm() {
+    const TAIL: &[u8] = b"From mta\n\ndelivered and not synced\n\n";
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let mut case = Case::random(&mut random);
+        let durable = case.old.clone();
+        case.old.extend(TAIL);
+        case.new.extend(TAIL);
+        let mut log = vec![(Which::Mailbox, Operation::Write(TAIL.to_vec(), durable.len()))];
+        log.extend(committed(&case));
+        for crash in 0..=log.len() {
+            for (mailbox, record) in survivors((&durable, &[]), &log[..crash], &mut random) {
+                let (after, _) = recovered(&mailbox, &record).unwrap();
+                let is_old = after.starts_with(&durable) && after.len() <= case.old.len();
+                assert!(is_old || after == case.new, "seed {seed}, crash {crash}");
+            }
+        }
+    }
+}
+
 /// Whether the simulator notices that `mutate` was done to the log of a commit.
 fn is_noticed(mutate: impl Fn(&mut Vec<(Which, Operation)>)) -> bool {
     (0..300).any(|seed| {
