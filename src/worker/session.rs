@@ -12,6 +12,7 @@ use super::update::{self, Update};
 use crate::channel::{
     Answer, Ending, MAX_NOTE, Refusal, Request, Secret, ToMonitor, Totals, Trouble,
 };
+use crate::ffi::process::trim_memory;
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{
     self, Authorization, Command, Line, LoginStep, Malformed, MessageNumber, Step, Transaction,
@@ -147,6 +148,8 @@ impl Session<'_> {
     /// TRANSACTION and UPDATE.
     fn transact(&mut self, mut maildrop: Maildrop) -> Result<(), Ending> {
         let mut state = Transaction::new(&maildrop);
+        // Half of what the scan touched is not needed again, and this session may idle for long.
+        trim_memory();
         loop {
             self.client.wait_for_line(self.monitor.as_fd(), None)?;
             let output = &mut self.client.output;

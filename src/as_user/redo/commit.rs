@@ -58,6 +58,7 @@ pub(in crate::as_user) fn commit(
         moved: head.summing(),
         sequence: 0,
         is_recorded: false,
+        buffer: Vec::new(),
     };
     rounds.finish().map_err(Error::Unfinished)
 }

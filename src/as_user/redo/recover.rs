@@ -141,6 +141,7 @@ fn go_on(
         moved: head.sum(mailbox, head.plan.first_place(), entry.place)?,
         sequence: entry.sequence + 1,
         is_recorded: true,
+        buffer: Vec::new(),
     };
     match entry.step {
         Step::Put { mail, .. } => {
