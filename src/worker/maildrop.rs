@@ -153,8 +153,12 @@ impl Maildrop {
 
     /// Whether `mailbox` is this one, unchanged since it was scanned.
     pub(super) fn is_unchanged_in(&self, mailbox: &File) -> bool {
-        let now = State::of(mailbox).ok();
-        matches!((&self.state, now), (Some(then), Some(now)) if then.surely_is(&now))
+        State::of(mailbox).is_ok_and(|now| self.was(&now))
+    }
+
+    /// Whether a file in this state is this mailbox as it was scanned.
+    fn was(&self, now: &State) -> bool {
+        self.state.is_some_and(|then| then.surely_is(now))
     }
 
     /// Whether `message` is in `mailbox` just where it was scanned.
@@ -186,10 +190,10 @@ impl Maildrop {
         let (Some(message), Some(file)) = (self.message(number).copied(), &self.file) else {
             return Err(Unsent::Changed);
         };
-        if !self.is_unchanged_in(file) && !self.is_in_place(file, &message) {
+        let before = State::of(file).map_err(|_| Unsent::Changed)?;
+        if !self.was(&before) && !self.is_in_place(file, &message) {
             return Err(Unsent::Changed);
         }
-        let before = State::of(file).map_err(|_| Unsent::Changed)?;
         let mark = output.mark();
         let workspace = self.workspace.get_or_insert_default();
         let written = write_message(workspace, file, &message, lines, output);
