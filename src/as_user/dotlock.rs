@@ -8,7 +8,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -28,6 +28,12 @@ const MODE: u32 = 0o644;
 
 /// A lock file holds a process id, maybe with the name of a host; never as much as a message.
 const LARGEST: u64 = 128;
+
+/// Whoever is not root may change what is in a directory.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Most names and links on the way to a spool; more than any path has that is not a circle.
+const MOST_STEPS: usize = 256;
 
 /// A lock file that is ours.
 #[derive(Debug)]
@@ -83,11 +89,40 @@ impl Dotlock {
     }
 }
 
-/// Whether a lock file's directory is root's. In a user's own one the spool's group has no
-/// business, and he may have led us anywhere.
+/// Whether the directory of a lock file is root's, and no user has a say in which one that is.
+///
+/// In a directory of his own the spool's group has no business, and by a link in one of them he
+/// could lead us into any other that this group may write to, the spool itself for one. So each
+/// name on the way must stand where only root writes; links that root made may be followed.
 fn is_spool(path: &Path) -> bool {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::metadata(directory).is_ok_and(|directory| directory.uid() == 0)
+    let mut place = PathBuf::from("/");
+    let mut ahead = steps(path.parent().unwrap_or(Path::new("/")));
+    for _ in 0..MOST_STEPS {
+        let Ok(here) = std::fs::symlink_metadata(&place) else { return false };
+        let Some(step) = ahead.pop() else { return here.uid() == 0 };
+        if here.uid() != 0 || here.mode() & WRITABLE_BY_OTHERS != 0 {
+            return false;
+        }
+        place.push(step);
+        if let Ok(target) = std::fs::read_link(&place) {
+            place.pop();
+            // An absolute one takes the place of all that is before it.
+            if target.is_absolute() {
+                place = PathBuf::from("/");
+            }
+            ahead.extend(steps(&target));
+        }
+    }
+    false
+}
+
+/// The names in a path, the first one last. `..` of a link's target stays one: it is looked up in a
+/// directory of root's, as any other name.
+fn steps(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter(|step| !matches!(step, Component::RootDir));
+    let mut names: Vec<OsString> = names.map(|step| step.as_os_str().to_owned()).collect();
+    names.reverse();
+    names
 }
 
 fn is_not_allowed(error: &io::Error) -> bool {
@@ -210,4 +245,31 @@ fn read_pid(file: File) -> Option<i32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.split_whitespace().next()?.parse().ok().filter(|pid| *pid > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of root's, on every host.
+    const ROOTS: &str = "/etc";
+
+    #[test]
+    fn a_directory_that_only_root_chose_counts_as_a_spool() {
+        assert!(is_spool(&Path::new(ROOTS).join("alice.lock")));
+        // A link of root's on Debian, to usr/bin.
+        assert!(is_spool(Path::new("/bin/alice.lock")));
+        assert!(!is_spool(Path::new("/no such directory/alice.lock")));
+    }
+
+    #[test]
+    fn a_directory_that_a_users_link_leads_to_does_not() {
+        let own = std::env::temp_dir().join(format!("popa3d-spool-{}", std::process::id()));
+        std::fs::create_dir(&own).unwrap();
+        std::os::unix::fs::symlink(ROOTS, own.join("mail")).unwrap();
+        let lock = own.join("mail/alice.lock");
+        assert_eq!(std::fs::metadata(lock.parent().unwrap()).unwrap().uid(), 0);
+        assert!(!is_spool(&lock));
+        std::fs::remove_dir_all(&own).unwrap();
+    }
 }

@@ -317,3 +317,25 @@ class Templates(HostCase):
         session.ok("DELE 1")
         session.quit()
         self.assertEqual(self.host.read(f"/home/{user}/Mailbox"), mbox(mail[1:]))
+
+    def test_the_group_of_the_spool_follows_no_link_of_a_user_into_the_spool(self):
+        self.settings('mailbox = "{home}/mail/inbox"\n')
+        user = self.account()
+        self.host.shell(f"ln -s /var/mail /home/{user}/mail; chown -h {user}: /home/{user}/mail\n"
+                        f"install -o {user} -g mail -m 660 /dev/null /var/mail/inbox")
+        try:
+            self.login(user).quit()
+            # With the group it could have made /var/mail/inbox.lock, a name that its user chose.
+            self.assert_said("No dotlock for ", POPA3D_USER=user)
+        finally:
+            self.host.shell("rm /var/mail/inbox")
+
+    def test_the_group_of_the_spool_follows_a_link_of_roots(self):
+        self.host.shell("ln -s ../mail /var/spool/popa3d-test")
+        try:
+            self.settings('mailbox = "/var/spool/popa3d-test/{user}"\n')
+            user = self.account(messages(1))
+            self.login(user).quit()
+            self.assertFalse(self.messages(POPA3D_USER=user, POPA3D_EVENT="no-dotlock"))
+        finally:
+            self.host.shell("rm /var/spool/popa3d-test")
