@@ -9,12 +9,14 @@ use listenfd::ListenFd;
 use nix::libc;
 use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 
-/// A dead client is noticed by keepalive: after 60 s of silence, four probes 15 s apart.
+/// A client that is gone is not to keep its user out for longer than two minutes. Keepalive notices
+/// it: after 60 s of silence, five probes 10 s apart.
 const KEEPALIVE_IDLE: u32 = 60;
-const KEEPALIVE_INTERVAL: u32 = 15;
-const KEEPALIVE_PROBES: u32 = 4;
-/// And, while something is on its way to it, after this many milliseconds without an answer.
-const USER_TIMEOUT: u32 = 120_000;
+const KEEPALIVE_INTERVAL: u32 = 10;
+const KEEPALIVE_PROBES: u32 = 5;
+/// And, while something is on its way to it, after this many milliseconds without an answer, or
+/// without room at the client for any of it.
+const USER_TIMEOUT: u32 = 110_000;
 
 /// One accepted connection.
 #[derive(Debug)]
