@@ -124,20 +124,55 @@ class Host:
         self.run("chown", f"{name}:mail", f"/var/mail/{name}")
         self.run("chmod", "0660", f"/var/mail/{name}")
 
+    # File systems
+
+    @contextlib.contextmanager
+    def file_system(self, kind, size, *directories):
+        """A new file system of this KIND and SIZE (as for mkfs and truncate), at /small; directories
+        of its own take the place of these DIRECTORIES. On btrfs each is a subvolume."""
+        name = f"{self.root.parent.name}.{kind}"
+        self.shell(f"truncate -s {size} /{name}; mkfs.{kind} -q /{name}; mkdir /small")
+        image = self.root / name
+        device = subprocess.run(["losetup", "--find", "--show", str(image)], check=True,
+                                capture_output=True, text=True).stdout.strip()
+        try:
+            # The host has no devices of its own; its control group does not bind those who enter it.
+            number = os.stat(device).st_rdev
+            self.shell(f"mknod -m 600 {device} b {os.major(number)} {os.minor(number)}; "
+                       f"mount -t {kind} {device} /small")
+        finally:
+            # Once mounted, it is let go by the unmounting, whoever does that.
+            subprocess.run(["losetup", "--detach", device], check=True)
+        make = "btrfs subvolume create" if kind == "btrfs" else "mkdir"
+        try:
+            for directory in directories:
+                own = f"/small/{directory.replace('/', '_')}"
+                self.shell(f"{make} {own} >/dev/null; chown --reference={directory} {own}; "
+                           f"chmod --reference={directory} {own}; mount --bind {own} {directory}")
+            yield
+        finally:
+            # Whatever still uses them, the next one finds the place empty.
+            for directory in directories:
+                self.run("umount", "--lazy", directory, check=False)
+            self.shell(f"umount --lazy /small; rmdir /small; rm {device}")
+            image.unlink()
+
     # Connections
 
-    def connect(self, port, source="127.0.0.1", target="127.0.0.1", timeout=30):
-        """A TCP connection to a PORT of the host, made inside its private network.
+    def connect(self, port, source="127.0.0.1", target="127.0.0.1", timeout=30, namespace=None):
+        """A TCP connection to a PORT of the host, made inside its private network, or in a NAMESPACE
+        that `ip netns` made there.
 
         Namespaces belong to threads: a short-lived one enters the host's network, and the socket
         made there stays there.
         """
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
+        network = self.path(f"/run/netns/{namespace}") if namespace else f"/proc/{self.leader}/ns/net"
         made = []
 
         def connect_inside():
-            with open(f"/proc/{self.leader}/ns/net", "rb") as namespace:
-                if _libc.setns(namespace.fileno(), CLONE_NEWNET):
+            with open(network, "rb") as opened:
+                if _libc.setns(opened.fileno(), CLONE_NEWNET):
                     made.append(OSError(ctypes.get_errno(), "setns"))
                     return
             connection = socket.socket(family, socket.SOCK_STREAM)

@@ -30,6 +30,8 @@ LAYERS = {
     # POP3 clients, and what the PAM tests configure.
     "clients": ("curl", "python3", "fetchmail", "mpop", "getmail6", "mutt", "libnss-extrausers",
                 "procmail", "man-db", "netbase", "strace",
+                # Small file systems of a test's own.
+                "btrfs-progs", "e2fsprogs", "xfsprogs",
                 # A PAM module made by a test.
                 "gcc", "libc6-dev", "libpam0g-dev"),
     # Debian's own popa3d, the oracle of the differential test.
