@@ -1,24 +1,44 @@
 //! Finding messages again in a mailbox that other programs changed. Runs in the worker.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use super::content::Fingerprint;
 use super::error::ScanError;
-use super::scan::Pass;
+use super::line_ends::trailing_empty_line;
+use super::scan::{FROM, Pass};
 use super::unique_id::BaseId;
-use super::{Index, Message};
+use super::window::LOOKBEHIND;
+use super::{Index, Message, NOT_DISTINGUISHED};
+
+impl Message {
+    /// Whether the two are one place, with a message of one identity and one size.
+    pub fn is_at(&self, other: &Self) -> bool {
+        let distinction = NOT_DISTINGUISHED;
+        Self { distinction, ..*self } == Self { distinction, ..*other }
+    }
+
+    /// Whether there may be copies of it, which nothing but their order tells apart.
+    pub fn may_have_copies(&self) -> bool {
+        self.distinction != NOT_DISTINGUISHED
+    }
+}
 
 /// Whether the very message is still at its place, with nothing changed that a client would see
 /// but the notes of other programs in its header.
+///
+/// It may seem not to be when it follows a message of a From_ line alone.
 pub fn still_there(file: &File, message: &Message, key: u64) -> Result<bool, ScanError> {
+    // Bytes that were put before it or behind it can make it a part of another message, or the
+    // other way round: one that was delivered half when it was scanned.
+    if !begins_there(file, message)? || !ends_there(file, message)? {
+        return Ok(false);
+    }
     let mut pass = Pass::new(Fingerprint::new(key));
     let mut same = None;
     let read = pass.run(file, message.range(), &mut |found| {
-        let first = same.is_none();
-        same = Some(
-            first
-                && found.message() == Message { distinction: super::NOT_DISTINGUISHED, ..*message },
-        );
+        same = Some(same.is_none() && found.message().is_at(message));
         Ok(())
     });
     match read {
@@ -28,17 +48,55 @@ pub fn still_there(file: &File, message: &Message, key: u64) -> Result<bool, Sca
     }
 }
 
+fn begins_there(file: &File, message: &Message) -> io::Result<bool> {
+    Ok(message.start == 0 || is_behind_empty_line(file, message.start)?)
+}
+
+fn ends_there(file: &File, message: &Message) -> io::Result<bool> {
+    let mut behind = [0; FROM.len()];
+    let count = file.read_at(&mut behind, message.end)?;
+    Ok(count == 0
+        || (behind == FROM
+            && (message.content == message.end || is_behind_empty_line(file, message.end)?)))
+}
+
+fn is_behind_empty_line(file: &File, offset: u64) -> io::Result<bool> {
+    // The beginning of a file ends a line, too.
+    let mut before = [b'\n'; LOOKBEHIND];
+    let length = LOOKBEHIND.min(usize::try_from(offset).unwrap_or(LOOKBEHIND));
+    let Some(room) = before.get_mut(LOOKBEHIND - length..) else { return Ok(false) };
+    match file.read_exact_at(room, offset - length as u64) {
+        Ok(()) => Ok(trailing_empty_line(&before) > 0),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// For each message of `old`, where it is in `new`: the same content, whatever other programs
-/// noted in its header and whichever order they left. Of copies that can't be told apart, each
-/// is matched once, in the order of the file. Both are scans with the same key.
-pub fn relocate(old: &Index, new: &Index) -> Vec<Option<usize>> {
+/// noted in its header and whichever order they left. Both are scans with the same key.
+///
+/// Of copies that can't be told apart, each is matched once, in the order of the file. When some
+/// of them are gone, those that are left are taken for the ones that are not `marked`: another
+/// program may have removed the very one that the client wants to be removed.
+pub fn relocate(old: &Index, new: &Index, marked: impl Fn(usize) -> bool) -> Vec<Option<usize>> {
     let mut places = vec![None; old.messages.len()];
-    let mut candidates = by_identity(new).into_iter().peekable();
-    for (identity, number) in by_identity(old) {
-        while candidates.next_if(|(other, _)| *other < identity).is_some() {}
-        let found = candidates.next_if(|(other, _)| *other == identity);
-        if let (Some(place), Some((_, at))) = (places.get_mut(number), found) {
-            *place = Some(at);
+    let new = by_identity(new);
+    let mut rest = new.as_slice();
+    for group in by_identity(old).chunk_by(|(a, _), (b, _)| a == b) {
+        let Some((identity, _)) = group.first() else { continue };
+        let candidates = rest.partition_point(|(other, _)| other < identity);
+        rest = rest.get(candidates..).unwrap_or_default();
+        let copies = rest.partition_point(|(other, _)| other == identity);
+        let (found, behind) = rest.split_at_checked(copies).unwrap_or((rest, &[]));
+        rest = behind;
+        let mut numbers: Vec<usize> = group.iter().map(|(_, number)| *number).collect();
+        if found.len() < numbers.len() {
+            numbers.sort_by_key(|number| marked(*number));
+        }
+        for (number, (_, at)) in numbers.into_iter().zip(found) {
+            if let Some(place) = places.get_mut(number) {
+                *place = Some(*at);
+            }
         }
     }
     places
@@ -66,15 +124,18 @@ mod tests {
     const C: &str = "From c\nSubject: c\n\nthird\n\n";
 
     fn places(old: &str, new: &str) -> Vec<Option<usize>> {
-        relocate(&index(old.as_bytes()), &index(new.as_bytes()))
+        relocate(&index(old.as_bytes()), &index(new.as_bytes()), |_| false)
     }
 
     #[test]
     fn every_message_of_an_unchanged_mailbox_is_still_there() {
         for seed in 0..300 {
             let mailbox = mailbox(seed);
+            let mut bare = false;
             for message in index(&mailbox).messages() {
-                assert!(still_there(&file(&mailbox), message, KEY).unwrap(), "seed {seed}");
+                let there = still_there(&file(&mailbox), message, KEY).unwrap();
+                assert!(there || bare, "seed {seed}");
+                bare = message.content == message.end;
             }
         }
     }
@@ -99,6 +160,35 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_became_part_of_another_is_not_there() {
+        let messages = index(format!("{A}{B}").as_bytes()).messages().to_vec();
+        let whole = |mailbox: &str, number: usize| {
+            still_there(&file(mailbox.as_bytes()), &messages[number], KEY).unwrap()
+        };
+        // The empty line between them is gone, and one octet more stands before it.
+        let merged = format!("{}x\n{B}", A.strip_suffix("\n\n").unwrap());
+        assert_eq!(merged.len(), A.len() + B.len() - 1 + 1);
+        assert!(!whole(&merged, 1));
+        // More was written to what was the last message when it was scanned.
+        assert!(!whole(&format!("{A}{B}and more\n"), 1));
+        assert!(!whole(&format!("{A}{B}Fro"), 1));
+        assert!(whole(&format!("{A}{B}{C}"), 1));
+        let unfinished = &B[..B.len() - 1];
+        let old = format!("{A}{unfinished}");
+        let message = index(old.as_bytes()).messages()[1];
+        assert!(still_there(&file(old.as_bytes()), &message, KEY).unwrap());
+        assert!(!still_there(&file(format!("{old}{C}").as_bytes()), &message, KEY).unwrap());
+    }
+
+    #[test]
+    fn of_copies_the_marked_one_is_missing_first() {
+        let [old, new] = [format!("{A}{A}{B}{A}"), format!("{B}{A}{A}")]
+            .map(|mailbox| index(mailbox.as_bytes()));
+        assert_eq!(relocate(&old, &new, |number| number == 0), [None, Some(1), Some(0), Some(2)]);
+        assert_eq!(relocate(&old, &old, |number| number == 0), [0, 1, 2, 3].map(Some));
+    }
+
+    #[test]
     fn a_status_of_the_same_length_changes_nothing() {
         let old = "From a\nStatus: O\n\nfirst\n";
         let message = index(old.as_bytes()).messages()[0];
@@ -113,6 +203,14 @@ mod tests {
             places(&format!("{A}{B}{C}"), &format!("{C}{read}{A}")),
             [Some(2), Some(1), Some(0)]
         );
+    }
+
+    #[test]
+    fn a_last_line_that_got_its_line_end_is_the_same() {
+        for unfinished in ["From b\nSubject: b\n\nsecond", "From b\nSubject: b\n\nsecond\r"] {
+            let places = places(&format!("{A}{unfinished}"), &format!("{A}{unfinished}\n\n{C}"));
+            assert_eq!(places, [Some(0), Some(1)]);
+        }
     }
 
     #[test]
@@ -132,7 +230,7 @@ mod tests {
         for seed in 0..300 {
             let (old, new) =
                 (index(&mailbox(seed)), index(&[mailbox(seed), mailbox(seed + 1)].concat()));
-            let places = relocate(&old, &new);
+            let places = relocate(&old, &new, |_| false);
             let found: Vec<_> = places.iter().flatten().collect();
             assert_eq!(found.len(), found.iter().collect::<HashSet<_>>().len());
             for (message, place) in old.messages().iter().zip(&places) {

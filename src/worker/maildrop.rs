@@ -1,79 +1,36 @@
-//! The maildrop of this session: a mailbox as it was scanned, and whether it still is.
+//! The maildrop of this session: numbers, sizes and unique-ids of its messages, which stay those of
+//! the login (RFC 1939 section 4), and sending them from wherever they are now.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{Duration, SystemTime};
+use std::os::unix::fs::FileExt;
 
 use super::client::Output;
+use super::mailbox::{Lost, Mailbox};
 use crate::channel::{Totals, Trouble};
 use crate::mbox::{self, Index, Limits, Message, Remembered, ScanError, TransmitError, Workspace};
 use crate::pop3::{self, MessageNumber};
 
-/// A file that was changed so recently may be changed again within one tick of its time stamps.
-const UNSETTLED: Duration = Duration::from_secs(1);
-
-/// How often a mailbox that changes while it is locked is read again.
+/// How often a message that changes while it is read is read again.
 const TRIES: usize = 3;
 
 /// Everything known of the mailbox; without a file there are no messages.
 #[derive(Default)]
 pub(super) struct Maildrop {
-    file: Option<File>,
+    mailbox: Option<Mailbox>,
     index: Index,
-    state: Option<State>,
-    key: u64,
     workspace: Option<Workspace>,
     remembered: Remembered,
-}
-
-/// Two equal ones mean: nobody changed the file in between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-    /// Whether the time stamps are old enough to be trusted.
-    settled: bool,
-}
-
-impl State {
-    fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            settled: is_settled(&metadata),
-        })
-    }
-
-    /// Whether a file in the state `now` surely has the content that it had in this one.
-    fn surely_is(&self, now: &Self) -> bool {
-        self.settled && Self { settled: true, ..*now } == *self
-    }
-
-    /// Whether the time stamps saw no difference.
-    fn seems(&self, now: &Self) -> bool {
-        Self { settled: self.settled, ..*now } == *self
-    }
-}
-
-fn is_settled(metadata: &Metadata) -> bool {
-    let age = metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-    age.is_some_and(|age| age >= UNSETTLED)
 }
 
 /// Why a message is not sent.
 #[derive(Debug)]
 pub(super) enum Unsent {
-    /// Another program changed it; nothing of it was sent.
-    Changed,
+    /// Another program removed or edited it; nothing was sent.
+    Gone,
+    /// Another program is changing the mailbox; nothing was sent.
+    Changing,
     /// The connection must be closed: some of it was sent, or the client is gone.
     Broken(io::Error),
 }
@@ -85,30 +42,8 @@ impl Maildrop {
     ///
     /// What is wrong with it.
     pub(super) fn scan(mailbox: OwnedFd, limits: &Limits, key: u64) -> Result<Self, Trouble> {
-        let file = File::from(mailbox);
-        let mut state = State::of(&file).map_err(unreadable)?;
-        for _ in 0..TRIES {
-            let index = match mbox::scan(&file, state.size, limits, key) {
-                Ok(index) => Some(index),
-                Err(ScanError::Shrunk) => None,
-                Err(error) => return Err(trouble(error)),
-            };
-            let now = State::of(&file).map_err(unreadable)?;
-            match index {
-                Some(index) if state.seems(&now) => {
-                    return Ok(Self {
-                        file: Some(file),
-                        index,
-                        state: Some(state),
-                        key,
-                        ..Self::default()
-                    });
-                }
-                // Somebody does not respect locks.
-                Some(_) | None => state = now,
-            }
-        }
-        Err(Trouble::Changed)
+        let (mailbox, index) = Mailbox::scan(mailbox, limits, key)?;
+        Ok(Self { mailbox: Some(mailbox), index, ..Self::default() })
     }
 
     /// Makes the unique-ids of different messages different, as they were before, by `file`.
@@ -121,8 +56,10 @@ impl Maildrop {
         let text = file.and_then(|file| read(&File::from(file)).ok()).unwrap_or_default();
         let (remembered, _damaged) = Remembered::parse(&text);
         self.remembered = remembered;
-        match &self.file {
-            Some(file) => self.index.distinguish(file, &self.remembered).map_err(trouble),
+        match &self.mailbox {
+            Some(mailbox) => {
+                self.index.distinguish(mailbox.file(), &self.remembered).map_err(trouble)
+            }
             None => Ok(()),
         }
     }
@@ -135,7 +72,11 @@ impl Maildrop {
     }
 
     pub(super) fn has_mailbox(&self) -> bool {
-        self.file.is_some()
+        self.mailbox.is_some()
+    }
+
+    pub(super) fn mailbox(&self) -> Option<&Mailbox> {
+        self.mailbox.as_ref()
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -151,32 +92,11 @@ impl Maildrop {
         &self.index
     }
 
-    /// Whether `mailbox` is this one, unchanged since it was scanned.
-    pub(super) fn is_unchanged_in(&self, mailbox: &File) -> bool {
-        State::of(mailbox).is_ok_and(|now| self.was(&now))
-    }
-
-    /// Whether a file in this state is this mailbox as it was scanned.
-    fn was(&self, now: &State) -> bool {
-        self.state.is_some_and(|then| then.surely_is(now))
-    }
-
-    /// Whether `message` is in `mailbox` just where it was scanned.
-    pub(super) fn is_in_place(&self, mailbox: &File, message: &Message) -> bool {
-        mbox::still_there(mailbox, message, self.key).unwrap_or(false)
-    }
-
-    /// Scans another state of the mailbox for comparison.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    pub(super) fn scan_again(&self, mailbox: &File, limits: &Limits) -> Result<Index, Trouble> {
-        let state = State::of(mailbox).map_err(unreadable)?;
-        mbox::scan(mailbox, state.size, limits, self.key).map_err(trouble)
-    }
-
     /// Writes the reply to RETR, or to TOP when `lines` is given.
+    ///
+    /// Every octet was read while the message was surely at its place, so that none is ever taken
+    /// for the message that is another's. Where programs added notes to the header since login,
+    /// these are sent too, and counted in the reply; LIST goes on to say what it said.
     ///
     /// # Errors
     ///
@@ -187,48 +107,73 @@ impl Maildrop {
         lines: Option<u64>,
         output: &mut Output,
     ) -> Result<(), Unsent> {
-        let (Some(message), Some(file)) = (self.message(number).copied(), &self.file) else {
-            return Err(Unsent::Changed);
-        };
-        let before = State::of(file).map_err(|_| Unsent::Changed)?;
-        if !self.was(&before) && !self.is_in_place(file, &message) {
-            return Err(Unsent::Changed);
-        }
-        let mark = output.mark();
+        let Some(mailbox) = &mut self.mailbox else { return Err(Unsent::Gone) };
         let workspace = self.workspace.get_or_insert_default();
-        let written = write_message(workspace, file, &message, lines, output);
-        let after = State::of(file).ok();
-        let is_same =
-            after.is_some_and(|after| before.seems(&after)) || self.is_in_place(file, &message);
-        match written {
-            Ok(()) if is_same => Ok(()),
-            Err(TransmitError::Sink(error)) => Err(Unsent::Broken(error)),
-            // What another program did shows only now: take it back, if it is not too late.
-            Ok(()) | Err(TransmitError::Read(_) | TransmitError::Shrunk) => {
-                if output.take_back(mark) {
-                    Err(Unsent::Changed)
-                } else {
-                    Err(Unsent::Broken(io::ErrorKind::InvalidData.into()))
+        let mark = output.mark();
+        // Octets of the reply behind its first line, and the place that they came from.
+        let mut written = 0;
+        let mut begun: Option<Message> = None;
+        let mut tries = TRIES;
+        loop {
+            let (place, since) = match (mailbox.find(&self.index, number.index() as usize), begun) {
+                (Ok(found), None) => found,
+                // Elsewhere, the notes in the header may be others.
+                (Ok(found), Some(begun)) if begun.is_at(&found.0) => found,
+                (Err(Lost::Gone), None) => return Err(Unsent::Gone),
+                (Err(Lost::Changing), None) => return Err(Unsent::Changing),
+                (Ok(_) | Err(_), Some(_)) => return Err(changed_half_way()),
+            };
+            let before = written;
+            let mut since = since;
+            let mut skip = written;
+            let mut holds = true;
+            let sent = mbox::transmit(workspace, mailbox.file(), &place, lines, &mut |piece| {
+                holds = mailbox.still_holds(&place, &mut since);
+                if !holds {
+                    return Err(io::ErrorKind::Interrupted.into());
                 }
+                if written == 0 {
+                    write_first_line(&place, lines, output)?;
+                }
+                let had = piece.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+                let new = piece.get(had..).unwrap_or_default();
+                skip -= had as u64;
+                written += new.len() as u64;
+                output.write_all(new)
+            });
+            match sent {
+                Ok(()) => {
+                    if written == 0 {
+                        write_first_line(&place, lines, output).map_err(Unsent::Broken)?;
+                    }
+                    return output.write_all(b".\r\n").map_err(Unsent::Broken);
+                }
+                Err(TransmitError::Sink(error)) if holds => return Err(Unsent::Broken(error)),
+                Err(TransmitError::Sink(_) | TransmitError::Read(_) | TransmitError::Shrunk) => {}
+            }
+            // Somebody changed the mailbox: perhaps something else in it, perhaps this message.
+            if output.take_back(mark) {
+                written = 0;
+            } else {
+                begun = Some(place);
+            }
+            tries = if written > before { TRIES } else { tries - 1 };
+            if tries == 0 {
+                return Err(if begun.is_some() { changed_half_way() } else { Unsent::Changing });
             }
         }
     }
 }
 
-fn write_message(
-    workspace: &mut Workspace,
-    file: &File,
-    message: &Message,
-    lines: Option<u64>,
-    output: &mut Output,
-) -> Result<(), TransmitError> {
+fn changed_half_way() -> Unsent {
+    Unsent::Broken(io::ErrorKind::InvalidData.into())
+}
+
+fn write_first_line(message: &Message, lines: Option<u64>, output: &mut Output) -> io::Result<()> {
     match lines {
         None => write!(output, "+OK {} octets\r\n", message.octets()),
         Some(_) => pop3::reply::ok(output, "top of message follows"),
     }
-    .map_err(TransmitError::Sink)?;
-    mbox::transmit(workspace, file, message, lines, &mut |piece| output.write_all(piece))?;
-    output.write_all(b".\r\n").map_err(TransmitError::Sink)
 }
 
 impl pop3::Maildrop for Maildrop {
@@ -268,6 +213,9 @@ pub(super) fn trouble(error: ScanError) -> Trouble {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
-fn unreadable(error: io::Error) -> Trouble {
+pub(super) fn unreadable(error: io::Error) -> Trouble {
     Trouble::Unreadable(error.raw_os_error().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

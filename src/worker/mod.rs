@@ -6,6 +6,7 @@
 
 mod client;
 mod deadline;
+mod mailbox;
 mod maildrop;
 mod sandbox;
 mod session;

@@ -18,9 +18,9 @@ use super::{Start, syscalls};
 /// still there, and a file of unique-ids.
 const DESCRIPTORS: u64 = 3;
 
-/// Memory for each message of a mailbox (100 octets, and as much again while a list grows), and
-/// what a process has besides.
-const MEMORY_PER_MESSAGE: u64 = 200;
+/// Memory for each message of a mailbox (100 octets in the index, as much again while a list grows,
+/// and 120 to find them again in a mailbox that changed), and what a process has besides.
+const MEMORY_PER_MESSAGE: u64 = 320;
 const MEMORY_BASE: u64 = 256 * 1024 * 1024;
 
 /// What the kernel could do.

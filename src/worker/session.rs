@@ -185,8 +185,11 @@ impl Session<'_> {
                 }
                 Ok(())
             }
-            Err(Unsent::Changed) => {
-                let text = "another program changed this message, connect again";
+            Err(Unsent::Gone) => {
+                reply::err(output, "another program removed or edited this message").map_err(ending)
+            }
+            Err(Unsent::Changing) => {
+                let text = "another program is changing the mailbox, try again";
                 reply::err_with(output, Code::SysTemp, text).map_err(ending)
             }
             Err(Unsent::Broken(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -200,8 +203,7 @@ impl Session<'_> {
     fn update(&mut self, maildrop: &Maildrop, state: &Transaction) -> Result<(), Ending> {
         // A pipelining client may have sent QUIT long before it has read the replies.
         self.client.output.flush().map_err(ending)?;
-        let outcome = update::run(&mut self.monitor, maildrop, state, &self.start.limits)
-            .map_err(|_| Ending::Failed);
+        let outcome = update::run(&mut self.monitor, maildrop, state).map_err(|_| Ending::Failed);
         let output = &mut self.client.output;
         match outcome {
             Ok(Update::NothingToDo) => reply::ok(output, "goodbye"),
@@ -214,7 +216,9 @@ impl Session<'_> {
             Ok(Update::Missing(count)) => reply::err_with(
                 output,
                 Code::SysTemp,
-                &format!("{count} deleted messages were changed by another program and stay"),
+                &format!(
+                    "{count} deleted messages not found, another program changed or removed them"
+                ),
             ),
             Ok(Update::Refused(Refusal::InUse)) => {
                 reply::err_with(output, Code::InUse, "mailbox is locked, nothing was deleted")

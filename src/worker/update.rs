@@ -6,7 +6,7 @@ use std::io;
 use super::maildrop::Maildrop;
 use super::session::send_remembered;
 use crate::channel::{Answer, MAX_RANGES, Range, Refusal, Request, ToMonitor, Totals, Trouble};
-use crate::mbox::{self, Limits};
+use crate::mbox;
 use crate::pop3::{self, MessageNumber, Transaction};
 
 /// What became of it.
@@ -33,7 +33,6 @@ pub(super) fn run(
     monitor: &mut ToMonitor,
     maildrop: &Maildrop,
     state: &Transaction,
-    limits: &Limits,
 ) -> io::Result<Update> {
     let marked: Vec<usize> = (0..pop3::Maildrop::count(maildrop))
         .filter_map(MessageNumber::from_index)
@@ -50,7 +49,7 @@ pub(super) fn run(
         (Answer::NotUpdated(refusal), None) => return Ok(Update::Refused(refusal)),
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
-    let doomed = match locate(maildrop, &marked, &mailbox, limits) {
+    let doomed = match locate(maildrop, &marked, &mailbox) {
         Ok(doomed) => doomed,
         Err(trouble) => {
             monitor.send(&Request::Abandon(trouble), None)?;
@@ -80,27 +79,39 @@ pub(super) fn run(
     }
 }
 
-/// Where the marked messages are in the locked `mailbox` now, each with its index in the maildrop,
+/// Where the marked messages are in the locked file `now`, each with its index in the maildrop,
 /// ascending by index; those that cannot be found are left out.
 fn locate(
     maildrop: &Maildrop,
     marked: &[usize],
-    mailbox: &File,
-    limits: &Limits,
+    now: &File,
 ) -> Result<Vec<(usize, Range)>, Trouble> {
-    let messages = maildrop.index().messages();
-    let known = || marked.iter().filter_map(|index| Some((*index, messages.get(*index)?)));
-    if maildrop.is_unchanged_in(mailbox)
-        || known().all(|(_, message)| maildrop.is_in_place(mailbox, message))
-    {
-        return Ok(known().map(|(index, message)| (index, range(message))).collect());
+    let Some(mailbox) = maildrop.mailbox() else { return Ok(Vec::new()) };
+    let index = maildrop.index();
+    let is_unchanged = mailbox.is_unchanged_in(now);
+    // A copy at the place of a marked one may be that behind it, with the marked one gone; not so
+    // where nothing ever changed.
+    let is_itself = |number: usize| {
+        (is_unchanged && mailbox.is_as_at_login())
+            || index.messages().get(number).is_some_and(|message| !message.may_have_copies())
+    };
+    let is_there = |place: &mbox::Message| is_unchanged || mailbox.is_in_place(now, place);
+    let in_place = |number: &usize| {
+        let place =
+            mailbox.place(index, *number).filter(|place| is_itself(*number) && is_there(place))?;
+        Some((*number, range(&place)))
+    };
+    if let Some(places) = marked.iter().map(in_place).collect() {
+        return Ok(places);
     }
-    let now = maildrop.scan_again(mailbox, limits)?;
-    let places = mbox::relocate(maildrop.index(), &now);
-    Ok(known()
-        .filter_map(|(index, _)| {
-            let place = (*places.get(index)?)?;
-            Some((index, range(now.messages().get(place)?)))
+    let scanned = mailbox.scan_other(now)?;
+    let is_marked = |number: usize| marked.binary_search(&number).is_ok();
+    let places = mbox::relocate(index, &scanned, is_marked);
+    Ok(marked
+        .iter()
+        .filter_map(|number| {
+            let place = (*places.get(*number)?)?;
+            Some((*number, range(scanned.messages().get(place)?)))
         })
         .collect())
 }

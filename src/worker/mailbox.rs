@@ -1,0 +1,341 @@
+//! The mailbox file of a session: whether it changed since it was scanned, and where its messages
+//! are now.
+//!
+//! The session holds no locks, and could get none that every program respects: what it reads is
+//! right because the file was in one state before and after. As long as that is the state of the
+//! last scan, a look at its time stamps is all that a message costs. After a change, a message is
+//! read where it was; if it is not there, or when that has cost as much as another scan would,
+//! the whole file is scanned, and the messages are found again by their identity.
+//!
+//! The descriptor stays with the file that was scanned: one that another program replaced or
+//! removed is still right to serve. UPDATE looks at what is there under the name.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use super::maildrop::{trouble, unreadable};
+use crate::channel::Trouble;
+use crate::mbox::{self, Index, Limits, Message, ScanError};
+
+/// No two changes so far apart have the same time stamps. Linux takes these from its tick, which
+/// is 10 ms at most.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The same, when the file system keeps whole seconds only, or two of them.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// How often a mailbox that changes while it is scanned is scanned again.
+const TRIES: usize = 3;
+
+/// How often a session looks for messages that are not where they were. Each time takes a change
+/// by another program; one that changes the mailbox for ever is not followed for ever.
+const SEARCHES: u32 = 200;
+
+/// The file, and what is known of it.
+pub(super) struct Mailbox {
+    file: File,
+    limits: Limits,
+    key: u64,
+    /// What it was in when it was last scanned.
+    state: State,
+    /// Where the messages of the maildrop are in that state; `None` when that is the first one.
+    places: Option<Vec<Option<Message>>>,
+    /// How much was read since then to see that messages are still where they were.
+    checked: u64,
+    searches: u32,
+}
+
+/// Two equal ones mean: nobody changed the file in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    /// Whether the time stamps are old enough to be trusted.
+    settled: bool,
+}
+
+/// Why a message cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Another program removed it, or changed what is not its own note.
+    Gone,
+    /// Another program is at it just now.
+    Changing,
+}
+
+impl State {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            settled: is_settled(&metadata),
+        })
+    }
+
+    /// Whether a file in the state `now` surely has the content that it had in this one.
+    fn surely_is(&self, now: &Self) -> bool {
+        self.settled && self.seems(now)
+    }
+
+    /// Whether the time stamps saw no difference.
+    fn seems(&self, now: &Self) -> bool {
+        Self { settled: self.settled, ..*now } == *self
+    }
+}
+
+/// Whether a change from now on shows in the time stamps. By the time of the last change of the
+/// inode, as mail programs set the other one as they like.
+fn is_settled(metadata: &Metadata) -> bool {
+    let tick = if metadata.ctime_nsec() == 0 { COARSE_TICK } else { TICK };
+    let changed = u64::try_from(metadata.ctime())
+        .ok()
+        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        .zip(u64::try_from(metadata.ctime_nsec()).ok())
+        .and_then(|(time, rest)| time.checked_add(Duration::from_nanos(rest)));
+    // In the future it is when the clock was set back: a change would not be there, but here.
+    let away = |time| SystemTime::now().duration_since(time).unwrap_or_else(|e| e.duration());
+    changed.is_some_and(|time| away(time) >= tick)
+}
+
+impl Mailbox {
+    /// Reads the locked mailbox.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn scan(file: OwnedFd, limits: &Limits, key: u64) -> Result<(Self, Index), Trouble> {
+        let file = File::from(file);
+        let (scanned, state) = scan(&file, limits, key)?;
+        let index = scanned.map_err(trouble)?;
+        let mailbox = Self {
+            file,
+            limits: *limits,
+            key,
+            state,
+            places: None,
+            checked: 0,
+            searches: SEARCHES,
+        };
+        Ok((mailbox, index))
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether `other` is this file, unchanged since its last scan.
+    pub(super) fn is_unchanged_in(&self, other: &File) -> bool {
+        State::of(other).is_ok_and(|now| self.state.surely_is(&now))
+    }
+
+    /// Whether messages are where they were at login, as far as the last scan knows.
+    pub(super) fn is_as_at_login(&self) -> bool {
+        self.places.is_none()
+    }
+
+    /// Whether `message` is in `other` at its place.
+    pub(super) fn is_in_place(&self, other: &File, message: &Message) -> bool {
+        mbox::still_there(other, message, self.key).unwrap_or(false)
+    }
+
+    /// Scans another state of the mailbox for comparison.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn scan_other(&self, other: &File) -> Result<Index, Trouble> {
+        let (scanned, _) = scan(other, &self.limits, self.key)?;
+        scanned.map_err(trouble)
+    }
+
+    /// Where message `number`, counted from 0, of the maildrop was when the file was last scanned.
+    pub(super) fn place(&self, index: &Index, number: usize) -> Option<Message> {
+        match &self.places {
+            None => index.messages().get(number).copied(),
+            Some(places) => places.get(number).copied().flatten(),
+        }
+    }
+
+    /// Where it is now, and since when: see [`Self::still_holds`].
+    ///
+    /// # Errors
+    ///
+    /// It is not to be had.
+    pub(super) fn find(&mut self, index: &Index, number: usize) -> Result<(Message, State), Lost> {
+        let mut now = State::of(&self.file).map_err(|_| Lost::Changing)?;
+        let place = self.place(index, number);
+        if !self.state.surely_is(&now) {
+            if place.is_none() && !now.settled && self.state.seems(&now) {
+                return Err(Lost::Changing);
+            }
+            let known = place.or_else(|| index.messages().get(number).copied());
+            let range = known.map_or(0..0, |message| message.range());
+            self.checked = self.checked.saturating_add(range.end.saturating_sub(range.start));
+            // New mail, mostly. Scanned once, the next messages need not be checked.
+            let scan_pays = now.settled && self.checked >= now.size;
+            let scanned = if scan_pays { self.scan_again(index).ok() } else { None };
+            now = match (scanned, place) {
+                (Some(state), _) => state,
+                (None, Some(place)) if self.is_in_place(&self.file, &place) => {
+                    return Ok((place, now));
+                }
+                (None, _) => {
+                    self.searches = self.searches.checked_sub(1).ok_or(Lost::Changing)?;
+                    self.scan_again(index).map_err(|_| Lost::Changing)?
+                }
+            };
+        }
+        match self.place(index, number) {
+            Some(place) => Ok((place, now)),
+            None if now.settled => Err(Lost::Gone),
+            // Half-way through a change, what is missing may come yet.
+            None => Err(Lost::Changing),
+        }
+    }
+
+    /// Whether what was read of `message` since it was found there is right.
+    pub(super) fn still_holds(&self, message: &Message, since: &mut State) -> bool {
+        let Ok(now) = State::of(&self.file) else { return false };
+        let same = since.seems(&now)
+            // Of a change within the same tick, the time stamps say nothing.
+            && (since.settled || self.is_in_place(&self.file, message));
+        *since = now;
+        same
+    }
+
+    /// Finds every message again, and returns the state in which it is so.
+    fn scan_again(&mut self, index: &Index) -> Result<State, Trouble> {
+        let (scanned, state) = scan(&self.file, &self.limits, self.key)?;
+        let now = match scanned {
+            // No message is left where none begins.
+            Err(ScanError::NotMbox { .. }) => Index::default(),
+            scanned => scanned.map_err(trouble)?,
+        };
+        // Not both the old and the new ones in memory.
+        self.places = None;
+        let places = mbox::relocate(index, &now, |_| false);
+        let at = |place: Option<usize>| now.messages().get(place?).copied();
+        self.places = Some(places.into_iter().map(at).collect());
+        self.checked = 0;
+        self.state = state;
+        Ok(state)
+    }
+}
+
+/// Scans a file; returns what came of it, and the state in which it is so.
+fn scan(
+    file: &File,
+    limits: &Limits,
+    key: u64,
+) -> Result<(Result<Index, ScanError>, State), Trouble> {
+    let mut state = State::of(file).map_err(unreadable)?;
+    for _ in 0..TRIES {
+        let scanned = mbox::scan(file, state.size, limits, key);
+        let now = State::of(file).map_err(unreadable)?;
+        if state.seems(&now) && !matches!(scanned, Err(ScanError::Shrunk)) {
+            return Ok((scanned, state));
+        }
+        // Somebody does not respect locks.
+        state = now;
+    }
+    Err(Trouble::Changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write as _;
+    use std::path::PathBuf;
+    use std::thread;
+
+    use super::*;
+
+    const MAIL: &str = "From a\nReceived: 1\n\ntext\n\nFrom b\nReceived: 2\n\nmore\n\n";
+
+    /// A new file with this name.
+    fn new(name: &str, content: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("popa3d-{name}-{}", std::process::id()));
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn open(path: &PathBuf) -> (Mailbox, Index) {
+        let limits = Limits { messages: 10, file_size: None };
+        Mailbox::scan(File::open(path).unwrap().into(), &limits, 1).unwrap()
+    }
+
+    /// Asks for messages in turn until they are known to be in place without reading them.
+    fn settle(mailbox: &mut Mailbox, index: &Index) {
+        for number in [0, 1].into_iter().cycle().take(2000) {
+            mailbox.find(index, number).unwrap();
+            let checked = mailbox.checked;
+            mailbox.find(index, number).unwrap();
+            if mailbox.state.settled && mailbox.checked == checked {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("still not settled");
+    }
+
+    #[test]
+    fn a_mailbox_that_was_new_at_login_is_soon_read_once_a_message() {
+        let path = new("new", MAIL);
+        let (mut mailbox, index) = open(&path);
+        assert!(!mailbox.state.settled);
+        settle(&mut mailbox, &index);
+        assert_eq!(mailbox.find(&index, 1).unwrap().0, index.messages()[1]);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn new_mail_is_learned_without_a_search() {
+        let path = new("growing", MAIL);
+        let (mut mailbox, index) = open(&path);
+        for _ in 0..3 {
+            let mut writer = OpenOptions::new().append(true).open(&path).unwrap();
+            writer.write_all(b"From c\n\nlate\n\n").unwrap();
+            settle(&mut mailbox, &index);
+        }
+        assert_eq!(mailbox.searches, SEARCHES);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_change_after_which_a_program_set_the_time_back_is_seen() {
+        let path = new("set-back", MAIL);
+        let (mut mailbox, index) = open(&path);
+        settle(&mut mailbox, &index);
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, MAIL.replace("text", "test")).unwrap();
+        let writer = OpenOptions::new().write(true).open(&path).unwrap();
+        writer.set_modified(before).unwrap();
+        assert!(!State::of(&mailbox.file).unwrap().settled);
+        assert_eq!(mailbox.find(&index, 0), Err(Lost::Changing));
+        assert!(mailbox.find(&index, 1).is_ok());
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_change_within_the_same_tick_is_seen_by_what_it_changed() {
+        let path = new("tick", MAIL);
+        let (mailbox, index) = open(&path);
+        fs::write(&path, MAIL.replace("text", "test")).unwrap();
+        // As if the time stamps had been the same before.
+        let unsettled = State { settled: false, ..State::of(&mailbox.file).unwrap() };
+        for (message, holds) in index.messages().iter().zip([false, true]) {
+            assert_eq!(mailbox.still_holds(message, &mut unsettled.clone()), holds);
+        }
+        fs::remove_file(path).unwrap();
+    }
+}
