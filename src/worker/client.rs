@@ -128,6 +128,17 @@ impl Output {
         self.sent == mark.sent
     }
 
+    /// Takes a whole reply and leaves `reply` empty; nothing is copied when no other one is pending.
+    pub(super) fn take(&mut self, reply: &mut Vec<u8>) -> io::Result<()> {
+        if self.pending.is_empty() {
+            std::mem::swap(&mut self.pending, reply);
+            return Ok(());
+        }
+        let written = self.write_all(reply);
+        reply.clear();
+        written
+    }
+
     /// Sends all of `octets`; a client that takes none of them for too long is gone.
     fn send_all(&self, mut octets: &[u8]) -> io::Result<()> {
         let mut deadline = None;

@@ -166,6 +166,20 @@ impl Mailbox {
         }
     }
 
+    /// The same when the file is surely in that state now; and the state.
+    pub(super) fn surely_at(&self, index: &Index, number: usize) -> Option<(Message, State)> {
+        if self.surely_is(&self.state) {
+            self.place(index, number).map(|place| (place, self.state))
+        } else {
+            None
+        }
+    }
+
+    /// Whether the file surely has the content that it had in the state `then`.
+    pub(super) fn surely_is(&self, then: &State) -> bool {
+        State::of(&self.file).is_ok_and(|now| then.surely_is(&now))
+    }
+
     /// Where it is now, and since when: see [`Self::still_holds`].
     ///
     /// # Errors

@@ -160,9 +160,10 @@ impl Session<'_> {
             match step.unwrap_or(Ok(Step::Replied)).map_err(ending)? {
                 Step::Replied => {}
                 Step::Send(number, lines) => {
-                    self.send(&mut maildrop, number, lines)?;
-                    if lines.is_none() {
+                    let sent = self.send(&mut maildrop, number, lines)?;
+                    if sent && lines.is_none() {
                         state.retrieved(number);
+                        self.prepare_next(&mut maildrop, &state, number)?;
                     }
                 }
                 Step::Quit => return self.update(&maildrop, &state),
@@ -170,33 +171,54 @@ impl Session<'_> {
         }
     }
 
+    /// Sends a message, or says why not; true when it was sent.
     fn send(
         &mut self,
         maildrop: &mut Maildrop,
         number: MessageNumber,
         lines: Option<u64>,
-    ) -> Result<(), Ending> {
+    ) -> Result<bool, Ending> {
         let output = &mut self.client.output;
-        match maildrop.send(number, lines, output) {
+        let refused = match maildrop.send(number, lines, output) {
             Ok(()) => {
                 if let (None, Some(message)) = (lines, maildrop.message(number)) {
                     self.retrieved.messages += 1;
                     self.retrieved.octets += message.octets().0;
                 }
-                Ok(())
+                return Ok(true);
             }
             Err(Unsent::Gone) => {
-                reply::err(output, "another program removed or edited this message").map_err(ending)
+                reply::err(output, "another program removed or edited this message")
             }
             Err(Unsent::Changing) => {
                 let text = "another program is changing the mailbox, try again";
-                reply::err_with(output, Code::SysTemp, text).map_err(ending)
+                reply::err_with(output, Code::SysTemp, text)
             }
             Err(Unsent::Broken(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(Ending::Failed)
+                return Err(Ending::Failed);
             }
-            Err(Unsent::Broken(error)) => Err(ending(error)),
+            Err(Unsent::Broken(error)) => return Err(ending(error)),
+        };
+        refused.map_err(ending)?;
+        Ok(false)
+    }
+
+    /// Prepares the message behind `number` while the client, which waits, takes in that one.
+    fn prepare_next(
+        &mut self,
+        maildrop: &mut Maildrop,
+        state: &Transaction,
+        number: MessageNumber,
+    ) -> Result<(), Ending> {
+        if self.client.input.has_line() {
+            return Ok(());
         }
+        self.client.output.flush().map_err(ending)?;
+        match MessageNumber::from_index(number.get()) {
+            Some(next) if !state.is_marked(next) => maildrop.prepare(next),
+            Some(_) | None => {}
+        }
+        Ok(())
     }
 
     /// UPDATE (RFC 1939 section 6): removes what is marked, then says goodbye.

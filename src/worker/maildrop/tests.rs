@@ -34,6 +34,20 @@ impl Session {
         Self { path, maildrop, client, peer }
     }
 
+    /// The session on a mailbox that nobody has changed for a while.
+    fn on_old_mailbox(mailbox: &str) -> Self {
+        let mut session = Self::new(mailbox);
+        thread::sleep(Duration::from_millis(150));
+        let file = File::open(&session.path).unwrap();
+        session.maildrop = Maildrop::scan(file.into(), &LIMITS, 7).unwrap();
+        session
+    }
+
+    fn prepare(&mut self, index: u32) -> bool {
+        self.maildrop.prepare(MessageNumber::from_index(index).unwrap());
+        self.maildrop.prepared.of.is_some()
+    }
+
     /// What another program does that keeps the inode.
     fn rewrite(&self, mailbox: &str) {
         fs::write(&self.path, mailbox).unwrap();
@@ -301,4 +315,62 @@ fn whatever_another_program_writes_at_any_moment_no_wrong_octet_is_sent() {
     for number in 0..3 {
         assert_eq!(session.retr_at_rest(number).as_ref(), Some(&right[number as usize][0]));
     }
+}
+
+const THREE: &str =
+    "From a\nSubject: a\n\nfirst\n\nFrom b\nSubject: b\n\n.second\n\nFrom c\n\nthird\n";
+const SECOND: &str = "+OK 23 octets\r\nSubject: b\r\n\r\n..second\r\n.\r\n";
+
+#[test]
+fn a_prepared_reply_is_that_of_its_message_and_given_once() {
+    let mut session = Session::on_old_mailbox(THREE);
+    for _ in 0..2 {
+        assert!(session.prepare(1));
+        assert_eq!(session.retr(1).unwrap(), SECOND);
+        assert!(session.maildrop.prepared.of.is_none());
+    }
+    assert_eq!(session.retr(1).unwrap(), SECOND);
+}
+
+#[test]
+fn another_command_gets_its_own_reply_and_forgets_the_prepared_one() {
+    let mut session = Session::on_old_mailbox(THREE);
+    for other in [0, 2] {
+        let alone = session.retr(other).unwrap();
+        assert!(session.prepare(1));
+        assert_eq!(session.retr(other).unwrap(), alone);
+        assert!(session.maildrop.prepared.of.is_none());
+    }
+    assert!(session.prepare(1));
+    let second = MessageNumber::from_index(1).unwrap();
+    let mark = session.client.output.mark();
+    session.maildrop.send(second, Some(0), &mut session.client.output).unwrap();
+    assert!(session.client.output.take_back(mark));
+    assert!(session.maildrop.prepared.of.is_none(), "TOP took the reply to RETR");
+}
+
+#[test]
+fn a_prepared_reply_is_not_given_when_the_message_changed_since() {
+    let mut session = Session::on_old_mailbox(THREE);
+    assert!(session.prepare(1));
+    session.rewrite(&THREE.replace("second", "SECOND"));
+    assert!(session.retr(1).is_err());
+}
+
+#[test]
+fn a_mailbox_that_changed_is_read_when_a_message_is_asked_for() {
+    let mut session = Session::on_old_mailbox(THREE);
+    assert!(session.prepare(1));
+    session.rewrite(&THREE.replace("second", "SECOND"));
+    session.rewrite(THREE);
+    assert!(!session.prepare(1), "prepared from a mailbox that has just changed");
+    assert_eq!(session.retr(1).unwrap(), SECOND);
+}
+
+#[test]
+fn a_message_that_is_too_long_or_not_there_is_not_prepared() {
+    let body = "x".repeat(usize::try_from(LONGEST_PREPARED).unwrap());
+    let mut session = Session::on_old_mailbox(&format!("From a\n\n{body}\n"));
+    assert!(!session.prepare(0));
+    assert!(!session.prepare(1));
 }
