@@ -62,7 +62,7 @@ class HostCase(unittest.TestCase):
 
     def connect(self, **options):
         """A session whose greeting has been read."""
-        session = Session(self, HOST.connect(110, timeout=CONNECTION_TIMEOUT, **options))
+        session = Session(self, self.host.connect(110, timeout=CONNECTION_TIMEOUT, **options))
         self.addCleanup(session.close)
         session.greeting = session.line()
         self.assertRegex(session.greeting, rb"^\+OK")
