@@ -340,7 +340,7 @@ fn refuse_login(output: &mut Output, refusal: Refusal) -> io::Result<()> {
             reply::err_with(output, Code::InUse, "another session or program uses this maildrop")
         }
         Refusal::Temporary => {
-            reply::err_with(output, Code::SysTemp, "login is out of order, try again later")
+            reply::err_with(output, Code::SysTemp, "out of order for the moment, try again later")
         }
         Refusal::Permanent => reply::err_with(
             output,
