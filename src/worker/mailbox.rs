@@ -16,6 +16,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
+use nix::poll::{PollTimeout, poll};
+
 use super::maildrop::{trouble, unreadable};
 use crate::channel::Trouble;
 use crate::mbox::{self, Index, Limits, Message, ScanError};
@@ -225,6 +227,18 @@ impl Mailbox {
             && (since.settled || self.is_in_place(&self.file, message));
         *since = now;
         same
+    }
+
+    /// Gives a mailbox that was just changed the time to come to rest: then a scan tells where a
+    /// message is, and no look at its bytes is needed, which may miss what follows a message of a
+    /// From_ line alone.
+    pub(super) fn rest(&self) {
+        if let Ok(now) = State::of(&self.file) {
+            let tick = if now.changed.1 == 0 { COARSE_TICK } else { TICK };
+            let wait = if now.settled { Duration::ZERO } else { tick };
+            // A signal that ends it early does no harm.
+            let _ = poll(&mut [], PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO));
+        }
     }
 
     /// Finds every message again, and returns the state in which it is so.

@@ -197,6 +197,7 @@ impl Maildrop {
             if tries == 0 {
                 return Err(if begun.is_some() { changed_half_way() } else { Unsent::Changing });
             }
+            mailbox.rest();
         }
     }
 }

@@ -374,3 +374,12 @@ fn a_message_that_is_too_long_or_not_there_is_not_prepared() {
     assert!(!session.prepare(0));
     assert!(!session.prepare(1));
 }
+
+#[test]
+fn what_follows_a_from_line_alone_is_sent_from_a_new_mailbox() {
+    let mut session = Session::new(&format!("From x\n{THREE}"));
+    for (index, reply) in [(0, "+OK 0 octets\r\n.\r\n"), (2, SECOND)] {
+        assert_eq!(session.retr(index).unwrap(), reply);
+    }
+    assert!(session.retr(1).unwrap().contains("first"));
+}
