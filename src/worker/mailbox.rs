@@ -135,14 +135,12 @@ impl Mailbox {
         &self.file
     }
 
-    /// Whether `other` is this file, unchanged since its last scan.
+    /// Whether `other` is this file, unchanged since login.
+    ///
+    /// A later scan does not count, as it was made without locks: of a write that went on then, the
+    /// file has the time of its beginning, and shows no other one when it is through.
     pub(super) fn is_unchanged_in(&self, other: &File) -> bool {
-        State::of(other).is_ok_and(|now| self.state.surely_is(&now))
-    }
-
-    /// Whether messages are where they were at login, as far as the last scan knows.
-    pub(super) fn is_as_at_login(&self) -> bool {
-        self.places.is_none()
+        self.places.is_none() && State::of(other).is_ok_and(|now| self.state.surely_is(&now))
     }
 
     /// Whether `message` is in `other` at its place.
@@ -364,6 +362,18 @@ mod tests {
         for (message, holds) in index.messages().iter().zip([false, true]) {
             assert_eq!(mailbox.still_holds(message, &mut unsettled.clone()), holds);
         }
+        fs::remove_file(path).unwrap();
+    }
+
+    /// Stands for a write that goes on while the file is scanned.
+    #[test]
+    fn a_scan_without_locks_does_not_show_that_nothing_changed() {
+        let path = new("unlocked", MAIL);
+        settle(&mut open(&path).0, &open(&path).1);
+        let (mut mailbox, index) = open(&path);
+        assert!(mailbox.state.settled && mailbox.is_unchanged_in(&mailbox.file));
+        mailbox.scan_again(&index).unwrap();
+        assert!(mailbox.state.settled && !mailbox.is_unchanged_in(&mailbox.file));
         fs::remove_file(path).unwrap();
     }
 }

@@ -92,7 +92,7 @@ fn locate(
     // A copy at the place of a marked one may be that behind it, with the marked one gone; not so
     // where nothing ever changed.
     let is_itself = |number: usize| {
-        (is_unchanged && mailbox.is_as_at_login())
+        is_unchanged
             || index.messages().get(number).is_some_and(|message| !message.may_have_copies())
     };
     let is_there = |place: &mbox::Message| is_unchanged || mailbox.is_in_place(now, place);
