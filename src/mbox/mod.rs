@@ -42,10 +42,10 @@ mod window;
 use std::fmt;
 
 pub use error::ScanError;
-pub use relocate::{relocate, still_there};
+pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;
 pub use scan::scan;
-pub use transmit::{TransmitError, Workspace, transmit};
+pub use transmit::{Source, TransmitError, Workspace, transmit};
 pub use unique_id::UniqueId;
 
 use unique_id::{BaseId, Distinction};

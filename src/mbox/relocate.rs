@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::content::Fingerprint;
@@ -9,7 +10,7 @@ use super::error::ScanError;
 use super::line_ends::trailing_empty_line;
 use super::scan::{FROM, Pass};
 use super::unique_id::BaseId;
-use super::window::LOOKBEHIND;
+use super::window::{BLOCK, LOOKBEHIND, Seals};
 use super::{Index, Message, NOT_DISTINGUISHED};
 
 impl Message {
@@ -30,12 +31,91 @@ impl Message {
 ///
 /// It may seem not to be when it follows a message of a From_ line alone.
 pub fn still_there(file: &File, message: &Message, key: u64) -> Result<bool, ScanError> {
+    is_there(file, message, &mut Pass::new(Fingerprint::new(key)))
+}
+
+/// The same, with what it takes to read again what was there: `None` when it is not.
+pub fn seal(file: &File, message: &Message, key: u64) -> Result<Option<Sealed>, ScanError> {
+    let mut pass = Pass::sealing(Fingerprint::new(key), key);
+    let there = is_there(file, message, &mut pass)?;
+    Ok(pass.into_seals().filter(|_| there).map(|seals| Sealed {
+        range: message.range(),
+        seals,
+        block: Vec::new(),
+        number: None,
+    }))
+}
+
+/// The octets of a message that was seen at its place: whatever is there later, they are read as
+/// they were then or not at all.
+pub struct Sealed {
+    range: Range<u64>,
+    seals: Seals,
+    /// One block of them.
+    block: Vec<u8>,
+    /// Which one.
+    number: Option<u64>,
+}
+
+impl Sealed {
+    /// Fills `buffer` with what was at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when that is not there any more; those of reading.
+    pub fn read_exact_at(
+        &mut self,
+        file: &File,
+        mut buffer: &mut [u8],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let within = offset.checked_sub(self.range.start).ok_or(io::ErrorKind::InvalidData)?;
+            let skip = usize::try_from(within % BLOCK as u64).map_err(io::Error::other)?;
+            self.load(file, within / BLOCK as u64)?;
+            let octets = self.block.get(skip..).unwrap_or_default();
+            let count = octets.len().min(buffer.len());
+            let (Some(from), Some((to, rest))) = (
+                octets.get(..count).filter(|from| !from.is_empty()),
+                buffer.split_at_mut_checked(count),
+            ) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            to.copy_from_slice(from);
+            buffer = rest;
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, file: &File, number: u64) -> io::Result<()> {
+        if self.number == Some(number) {
+            return Ok(());
+        }
+        self.number = None;
+        let start = self.range.start + number * BLOCK as u64;
+        let length = self.range.end.saturating_sub(start).min(BLOCK as u64);
+        self.block.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+        file.read_exact_at(&mut self.block, start)?;
+        let index = usize::try_from(number).map_err(io::Error::other)?;
+        if !self.seals.fit(index, &self.block) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.number = Some(number);
+        Ok(())
+    }
+}
+
+fn is_there(
+    file: &File,
+    message: &Message,
+    pass: &mut Pass<Fingerprint>,
+) -> Result<bool, ScanError> {
     // Bytes that were put before it or behind it can make it a part of another message, or the
     // other way round: one that was delivered half when it was scanned.
     if !begins_there(file, message)? || !ends_there(file, message)? {
         return Ok(false);
     }
-    let mut pass = Pass::new(Fingerprint::new(key));
     let mut same = None;
     let read = pass.run(file, message.range(), &mut |found| {
         same = Some(same.is_none() && found.message().is_at(message));
@@ -151,6 +231,41 @@ mod tests {
             let there = still_there(&file(&changed), &message, KEY).unwrap();
             assert_eq!(there, in_from_line, "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_sealed_message_is_read_as_it_was_or_not_at_all() {
+        let body = "some text\n".repeat(50);
+        let mailbox = format!("{A}From b\nStatus: O\n\n{body}\n{C}");
+        let message = index(mailbox.as_bytes()).messages()[1];
+        let range = A.len()..mailbox.len() - C.len();
+        let sealed = || seal(&file(mailbox.as_bytes()), &message, KEY).unwrap().unwrap();
+        for (from, until) in [(0, 1), (0, 150), (149, 151), (100, 500), (0, range.len())] {
+            let read = |content: &[u8]| {
+                let mut octets = vec![0; until - from];
+                let offset = (range.start + from) as u64;
+                sealed().read_exact_at(&file(content), &mut octets, offset).map(|()| octets)
+            };
+            let expected = &mailbox.as_bytes()[range.start + from..range.start + until];
+            for at in 0..mailbox.len() {
+                let mut changed = mailbox.clone().into_bytes();
+                changed[at] ^= 4;
+                match read(&changed) {
+                    Ok(octets) => assert_eq!(octets, expected, "byte {at}, from {from}"),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                        assert!(range.contains(&at), "byte {at}, from {from}");
+                    }
+                }
+            }
+            assert_eq!(read(format!("{mailbox}{B}").as_bytes()).unwrap(), expected);
+            assert!(read(A.as_bytes()).is_err());
+        }
+        let behind = &mut [0; 2];
+        assert!(
+            sealed().read_exact_at(&file(mailbox.as_bytes()), behind, message.end - 1).is_err()
+        );
+        assert!(sealed().read_exact_at(&file(mailbox.as_bytes()), behind, 0).is_err());
     }
 
     #[test]

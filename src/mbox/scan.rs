@@ -18,7 +18,7 @@ use super::error::ScanError;
 use super::header::{Header, Meaning};
 use super::line_ends::{completion, crlfs, empty_line, line_feeds, trailing_empty_line};
 use super::unique_id::BaseId;
-use super::window::{LOOKAHEAD, LOOKBEHIND, Window};
+use super::window::{LOOKAHEAD, LOOKBEHIND, Seals, Window};
 use super::{Index, Limits, Message, NOT_DISTINGUISHED, Octets};
 
 /// How a From_ line begins.
@@ -135,6 +135,16 @@ impl<C: ContentHash> Pass<C> {
             identity: Md5::new(),
             current: Current::default(),
         }
+    }
+
+    /// The pass that also notes checksums of what it reads; to be run once.
+    pub(super) fn sealing(hash: C, key: u64) -> Self {
+        Self { window: Window::sealing(key), ..Self::new(hash) }
+    }
+
+    /// These checksums.
+    pub(super) fn into_seals(self) -> Option<Seals> {
+        self.window.into_seals()
     }
 
     /// Reads `range` of `file` and gives every message in it to `found`.

@@ -72,11 +72,27 @@ impl Default for Workspace {
     }
 }
 
+/// Where the octets of a message come from.
+pub trait Source {
+    /// Fills `buffer` with what is at `offset` of the mailbox.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the mailbox ends before; whatever else keeps it from being read.
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for &File {
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(*self, buffer, offset)
+    }
+}
+
 /// Gives `message` to `sink` in pieces as large as possible, without the final ".CRLF". With
 /// `lines`, the header, the empty line and that many lines of the body (TOP); else all (RETR).
 pub fn transmit(
     workspace: &mut Workspace,
-    file: &File,
+    source: &mut impl Source,
     message: &Message,
     lines: Option<u64>,
     sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
@@ -90,7 +106,7 @@ pub fn transmit(
         let left = usize::try_from(served.end - served.start).unwrap_or(usize::MAX);
         let Some(mut input) = workspace.input.get_mut(..left.min(block)) else { break };
         block = BLOCK;
-        file.read_exact_at(input, served.start).map_err(TransmitError::reading)?;
+        source.read_exact_at(input, served.start).map_err(TransmitError::reading)?;
         served.start += input.len() as u64;
         if let Some(end) = top.as_mut().and_then(|top| top.end(input)) {
             input = input.get_mut(..end).unwrap_or_default();
@@ -204,7 +220,7 @@ mod tests {
             sent.extend_from_slice(piece);
             Ok(())
         };
-        transmit(&mut Workspace::new(), &file(mailbox), &message, lines, sink).unwrap();
+        transmit(&mut Workspace::new(), &mut &file(mailbox), &message, lines, sink).unwrap();
         sent
     }
 
@@ -250,7 +266,7 @@ mod tests {
         let mailbox = b"From a\nS: x\n\nbody\n";
         let message = index(mailbox).messages()[0];
         let shrunk = file(&mailbox[..12]);
-        let sent = transmit(&mut Workspace::new(), &shrunk, &message, None, &mut |_| Ok(()));
+        let sent = transmit(&mut Workspace::new(), &mut &shrunk, &message, None, &mut |_| Ok(()));
         assert!(matches!(sent, Err(TransmitError::Shrunk)));
     }
 }

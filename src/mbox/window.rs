@@ -9,9 +9,11 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 /// Fits the second-level cache with room to spare, so that the passes over a block after the
 /// first find it there. Small in tests, where everything has to lie across an edge once.
-const BLOCK: usize = if cfg!(test) { 150 } else { 128 * 1024 };
+pub(super) const BLOCK: usize = if cfg!(test) { 150 } else { 128 * 1024 };
 
 /// Room for what is kept of the block before. [`LOOKAHEAD`] and [`LOOKBEHIND`] fit in.
 const CARRY: usize = 4096;
@@ -34,11 +36,35 @@ pub(super) struct Window {
     /// Where the next block begins.
     next: u64,
     end: u64,
+    seals: Option<Seals>,
+}
+
+/// Checksums of the blocks of a range, for whoever reads it again and wants the same.
+pub(super) struct Seals {
+    key: u64,
+    sums: Vec<u64>,
 }
 
 impl Window {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; CARRY + BLOCK], filled: CARRY..CARRY, block: 0, next: 0, end: 0 }
+        Self {
+            buffer: vec![0; CARRY + BLOCK],
+            filled: CARRY..CARRY,
+            block: 0,
+            next: 0,
+            end: 0,
+            seals: None,
+        }
+    }
+
+    /// One that notes the checksums of what it reads.
+    pub(super) fn sealing(key: u64) -> Self {
+        Self { seals: Some(Seals { key, sums: Vec::new() }), ..Self::new() }
+    }
+
+    /// The checksums of what was read.
+    pub(super) fn into_seals(self) -> Option<Seals> {
+        self.seals
     }
 
     /// Starts over at the beginning of `range`.
@@ -63,6 +89,9 @@ impl Window {
         let want = left.min(BLOCK);
         if let Some(room) = self.buffer.get_mut(CARRY..CARRY + want) {
             file.read_exact_at(room, self.next)?;
+            if let Some(seals) = &mut self.seals {
+                seals.sums.push(xxh3_64_with_seed(room, seals.key));
+            }
         }
         self.block = self.next;
         self.next += want as u64;
@@ -96,5 +125,12 @@ impl Window {
     /// The bytes from `from` on.
     pub(super) fn rest(&self, from: usize) -> &[u8] {
         self.bytes(from, self.filled.end)
+    }
+}
+
+impl Seals {
+    /// Whether `octets` are those of block number `block`.
+    pub(super) fn fit(&self, block: usize, octets: &[u8]) -> bool {
+        self.sums.get(block) == Some(&xxh3_64_with_seed(octets, self.key))
     }
 }

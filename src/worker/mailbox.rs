@@ -1,11 +1,12 @@
 //! The mailbox file of a session: whether it changed since it was scanned, and where its messages
 //! are now.
 //!
-//! The session holds no locks, and could get none that every program respects: what it reads is
-//! right because the file was in one state before and after. As long as that is the state of the
-//! last scan, a look at its time stamps is all that a message costs. After a change, a message is
-//! read where it was; if it is not there, or when that has cost as much as another scan would,
-//! the whole file is scanned, and the messages are found again by their identity.
+//! The session holds no locks, and could get none that every program respects. As long as the file
+//! is in the state in which it was scanned at login, under locks, a look at its time stamps is all
+//! that a message costs. Another state may be that of a write that goes on: the time of a file is
+//! that of the beginning. So after a change, a message is looked at as a whole, and what is read of it
+//! then must have the checksums that it had; if it is not where it was, the whole file is scanned,
+//! and the messages are found again by their identity.
 //!
 //! The descriptor stays with the file that was scanned: one that another program replaced or
 //! removed is still right to serve. UPDATE looks at what is there under the name.
@@ -13,14 +14,12 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
-
-use nix::poll::{PollTimeout, poll};
 
 use super::maildrop::{trouble, unreadable};
 use crate::channel::Trouble;
-use crate::mbox::{self, Index, Limits, Message, ScanError};
+use crate::mbox::{self, Index, Limits, Message, ScanError, Sealed, Source};
 
 /// No two changes so far apart have the same time stamps. Linux takes these from its tick, which
 /// is 10 ms at most.
@@ -45,7 +44,7 @@ pub(super) struct Mailbox {
     state: State,
     /// Where the messages of the maildrop are in that state; `None` when that is the first one.
     places: Option<Vec<Option<Message>>>,
-    /// How much was read since then to see that messages are still where they were.
+    /// How much was read since then to see whether messages are still where they were.
     checked: u64,
     searches: u32,
 }
@@ -166,95 +165,113 @@ impl Mailbox {
         }
     }
 
-    /// The same when the file is surely in that state now; and the state.
+    /// The same when the file is surely in the state of login; and the state.
     pub(super) fn surely_at(&self, index: &Index, number: usize) -> Option<(Message, State)> {
-        if self.surely_is(&self.state) {
+        if self.is_unchanged_in(&self.file) {
             self.place(index, number).map(|place| (place, self.state))
         } else {
             None
         }
     }
 
-    /// Whether the file surely has the content that it had in the state `then`.
+    /// Whether the file surely has the content that it had in the state `then`, that of login.
     pub(super) fn surely_is(&self, then: &State) -> bool {
         State::of(&self.file).is_ok_and(|now| then.surely_is(&now))
     }
 
-    /// Where it is now, and since when: see [`Self::still_holds`].
+    /// Where it is now, and how to read it there.
     ///
     /// # Errors
     ///
     /// It is not to be had.
-    pub(super) fn find(&mut self, index: &Index, number: usize) -> Result<(Message, State), Lost> {
-        let mut now = State::of(&self.file).map_err(|_| Lost::Changing)?;
+    pub(super) fn find(&mut self, index: &Index, number: usize) -> Result<(Message, Proof), Lost> {
+        let now = State::of(&self.file).map_err(|_| Lost::Changing)?;
         let place = self.place(index, number);
-        if !self.state.surely_is(&now) {
-            if place.is_none() && !now.settled && self.state.seems(&now) {
+        if self.places.is_none() && self.state.surely_is(&now) {
+            return place.map(|place| (place, Proof::Unchanged(self.state))).ok_or(Lost::Gone);
+        }
+        let known = place.or_else(|| index.messages().get(number).copied());
+        let range = known.map_or(0..0, |message| message.range());
+        self.checked = self.checked.saturating_add(range.end.saturating_sub(range.start));
+        if let Some(found) = place.and_then(|place| self.seal(place)) {
+            return Ok(found);
+        }
+        // When that has cost as much as another scan would, one more does no harm.
+        let scan_pays = self.checked >= now.size;
+        if place.is_none() && !scan_pays && self.state.seems(&now) {
+            if self.state.settled {
+                return Err(Lost::Gone);
+            }
+            if !now.settled {
                 return Err(Lost::Changing);
             }
-            let known = place.or_else(|| index.messages().get(number).copied());
-            let range = known.map_or(0..0, |message| message.range());
-            self.checked = self.checked.saturating_add(range.end.saturating_sub(range.start));
-            // New mail, mostly. Scanned once, the next messages need not be checked.
-            let scan_pays = now.settled && self.checked >= now.size;
-            let scanned = if scan_pays { self.scan_again(index).ok() } else { None };
-            now = match (scanned, place) {
-                (Some(state), _) => state,
-                (None, Some(place)) if self.is_in_place(&self.file, &place) => {
-                    return Ok((place, now));
-                }
-                (None, _) => {
-                    self.searches = self.searches.checked_sub(1).ok_or(Lost::Changing)?;
-                    self.scan_again(index).map_err(|_| Lost::Changing)?
-                }
-            };
         }
+        if !scan_pays {
+            self.searches = self.searches.checked_sub(1).ok_or(Lost::Changing)?;
+        }
+        self.checked = 0;
+        self.scan_again(index).map_err(|_| Lost::Changing)?;
         match self.place(index, number) {
-            Some(place) => Ok((place, now)),
-            None if now.settled => Err(Lost::Gone),
+            Some(place) => self.seal(place).ok_or(Lost::Changing),
+            None if self.state.settled => Err(Lost::Gone),
             // Half-way through a change, what is missing may come yet.
             None => Err(Lost::Changing),
         }
     }
 
-    /// Whether what was read of `message` since it was found there is right.
-    pub(super) fn still_holds(&self, message: &Message, since: &mut State) -> bool {
-        let Ok(now) = State::of(&self.file) else { return false };
-        let same = since.seems(&now)
-            // Of a change within the same tick, the time stamps say nothing.
-            && (since.settled || self.is_in_place(&self.file, message));
-        *since = now;
-        same
+    /// For reading the message that was found with this proof.
+    pub(super) fn reader<'a>(&'a self, proof: &'a mut Proof) -> Reader<'a> {
+        Reader { file: &self.file, proof }
     }
 
-    /// Gives a mailbox that was just changed the time to come to rest: then a scan tells where a
-    /// message is, and no look at its bytes is needed, which may miss what follows a message of a
-    /// From_ line alone.
-    pub(super) fn rest(&self) {
-        if let Ok(now) = State::of(&self.file) {
-            let tick = if now.changed.1 == 0 { COARSE_TICK } else { TICK };
-            let wait = if now.settled { Duration::ZERO } else { tick };
-            // A signal that ends it early does no harm.
-            let _ = poll(&mut [], PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO));
-        }
+    fn seal(&self, place: Message) -> Option<(Message, Proof)> {
+        let sealed = mbox::seal(&self.file, &place, self.key).ok().flatten()?;
+        Some((place, Proof::Sealed(sealed)))
     }
 
-    /// Finds every message again, and returns the state in which it is so.
-    fn scan_again(&mut self, index: &Index) -> Result<State, Trouble> {
-        let (scanned, state) = scan(&self.file, &self.limits, self.key)?;
-        let now = match scanned {
+    /// Finds every message again, as far as they are there just now.
+    fn scan_again(&mut self, index: &Index) -> Result<(), Trouble> {
+        let mut state = State::of(&self.file).map_err(unreadable)?;
+        let now = match mbox::scan(&self.file, state.size, &self.limits, self.key) {
             // No message is left where none begins.
             Err(ScanError::NotMbox { .. }) => Index::default(),
             scanned => scanned.map_err(trouble)?,
         };
+        state.settled &= state.seems(&State::of(&self.file).map_err(unreadable)?);
         // Not both the old and the new ones in memory.
         self.places = None;
         let places = mbox::relocate(index, &now, |_| false);
         let at = |place: Option<usize>| now.messages().get(place?).copied();
         self.places = Some(places.into_iter().map(at).collect());
-        self.checked = 0;
         self.state = state;
-        Ok(state)
+        Ok(())
+    }
+}
+
+/// What shows that the octets of a message are right.
+pub(super) enum Proof {
+    /// The file was in this state of login, and must still be when they are read.
+    Unchanged(State),
+    /// They were seen, and must be the same when they are read.
+    Sealed(Sealed),
+}
+
+/// Reads what is right, or fails.
+pub(super) struct Reader<'a> {
+    file: &'a File,
+    proof: &'a mut Proof,
+}
+
+impl Source for Reader<'_> {
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.proof {
+            Proof::Unchanged(state) => {
+                self.file.read_exact_at(buffer, offset)?;
+                let is_right = state.surely_is(&State::of(self.file)?);
+                if is_right { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+            }
+            Proof::Sealed(sealed) => sealed.read_exact_at(self.file, buffer, offset),
+        }
     }
 }
 
@@ -300,38 +317,33 @@ mod tests {
         Mailbox::scan(File::open(path).unwrap().into(), &limits, 1).unwrap()
     }
 
-    /// Asks for messages in turn until they are known to be in place without reading them.
-    fn settle(mailbox: &mut Mailbox, index: &Index) {
-        for number in [0, 1].into_iter().cycle().take(2000) {
-            mailbox.find(index, number).unwrap();
-            let checked = mailbox.checked;
-            mailbox.find(index, number).unwrap();
-            if mailbox.state.settled && mailbox.checked == checked {
-                return;
-            }
+    /// The message as its finder reads it.
+    fn read(mailbox: &Mailbox, found: Result<(Message, Proof), Lost>) -> Result<String, Lost> {
+        let (message, mut proof) = found?;
+        let range = message.range();
+        let mut octets = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        mailbox
+            .reader(&mut proof)
+            .read_exact_at(&mut octets, range.start)
+            .map_err(|_| Lost::Changing)?;
+        Ok(String::from_utf8(octets).unwrap())
+    }
+
+    fn until_settled(mailbox: &Mailbox) {
+        while !State::of(&mailbox.file).unwrap().settled {
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("still not settled");
     }
 
     #[test]
-    fn a_mailbox_that_was_new_at_login_is_soon_read_once_a_message() {
-        let path = new("new", MAIL);
-        let (mut mailbox, index) = open(&path);
-        assert!(!mailbox.state.settled);
-        settle(&mut mailbox, &index);
-        assert_eq!(mailbox.find(&index, 1).unwrap().0, index.messages()[1]);
-        fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn new_mail_is_learned_without_a_search() {
+    fn new_mail_costs_no_search() {
         let path = new("growing", MAIL);
         let (mut mailbox, index) = open(&path);
-        for _ in 0..3 {
+        for _ in 0..300 {
             let mut writer = OpenOptions::new().append(true).open(&path).unwrap();
             writer.write_all(b"From c\n\nlate\n\n").unwrap();
-            settle(&mut mailbox, &index);
+            let found = mailbox.find(&index, 1);
+            assert!(MAIL.ends_with(&read(&mailbox, found).unwrap()));
         }
         assert_eq!(mailbox.searches, SEARCHES);
         fs::remove_file(path).unwrap();
@@ -340,40 +352,53 @@ mod tests {
     #[test]
     fn a_change_after_which_a_program_set_the_time_back_is_seen() {
         let path = new("set-back", MAIL);
+        until_settled(&open(&path).0);
         let (mut mailbox, index) = open(&path);
-        settle(&mut mailbox, &index);
         let before = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, MAIL.replace("text", "test")).unwrap();
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
         writer.set_modified(before).unwrap();
         assert!(!State::of(&mailbox.file).unwrap().settled);
-        assert_eq!(mailbox.find(&index, 0), Err(Lost::Changing));
+        assert!(matches!(mailbox.find(&index, 0), Err(Lost::Changing)));
         assert!(mailbox.find(&index, 1).is_ok());
         fs::remove_file(path).unwrap();
     }
 
     #[test]
-    fn a_change_within_the_same_tick_is_seen_by_what_it_changed() {
-        let path = new("tick", MAIL);
-        let (mailbox, index) = open(&path);
-        fs::write(&path, MAIL.replace("text", "test")).unwrap();
-        // As if the time stamps had been the same before.
-        let unsettled = State { settled: false, ..State::of(&mailbox.file).unwrap() };
-        for (message, holds) in index.messages().iter().zip([false, true]) {
-            assert_eq!(mailbox.still_holds(message, &mut unsettled.clone()), holds);
+    fn what_changes_after_a_message_was_found_is_not_read() {
+        for settled in [true, false] {
+            let path = new("found", MAIL);
+            if settled {
+                until_settled(&open(&path).0);
+            }
+            let (mut mailbox, index) = open(&path);
+            let found = [0, 1].map(|number| mailbox.find(&index, number));
+            fs::write(&path, MAIL.replace("text", "test")).unwrap();
+            let read = found.map(|found| read(&mailbox, found).is_ok());
+            assert_eq!(read, [false, !settled]);
+            fs::remove_file(path).unwrap();
         }
-        fs::remove_file(path).unwrap();
     }
 
     /// Stands for a write that goes on while the file is scanned.
     #[test]
     fn a_scan_without_locks_does_not_show_that_nothing_changed() {
         let path = new("unlocked", MAIL);
-        settle(&mut open(&path).0, &open(&path).1);
+        until_settled(&open(&path).0);
         let (mut mailbox, index) = open(&path);
         assert!(mailbox.state.settled && mailbox.is_unchanged_in(&mailbox.file));
+        let (a, b) = MAIL.split_at(MAIL.find("From b").unwrap());
+        fs::write(&path, [b, a].concat()).unwrap();
         mailbox.scan_again(&index).unwrap();
+        fs::write(&path, MAIL).unwrap();
+        until_settled(&mailbox);
+        mailbox.state = State::of(&mailbox.file).unwrap();
         assert!(mailbox.state.settled && !mailbox.is_unchanged_in(&mailbox.file));
+        for (number, text) in [a, b].into_iter().enumerate() {
+            assert!(mailbox.surely_at(&index, number).is_none());
+            let found = mailbox.find(&index, number);
+            assert_eq!(read(&mailbox, found).as_deref(), Ok(text));
+        }
         fs::remove_file(path).unwrap();
     }
 }

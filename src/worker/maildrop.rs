@@ -117,16 +117,18 @@ impl Maildrop {
         let reply = &mut self.prepared.reply;
         reply.clear();
         let written = write_first_line(&place, None, reply).is_ok()
-            && mbox::transmit(workspace, file, &place, None, &mut |piece| reply.write_all(piece))
-                .is_ok();
+            && mbox::transmit(workspace, &mut &*file, &place, None, &mut |piece| {
+                reply.write_all(piece)
+            })
+            .is_ok();
         reply.extend_from_slice(END);
         self.prepared.of = written.then_some((number, since));
     }
 
     /// Writes the reply to RETR, or to TOP when `lines` is given.
     ///
-    /// Every octet was read while the message was surely at its place, so that none is ever taken
-    /// for the message that is another's. Where programs added notes to the header since login,
+    /// Every octet was read from the mailbox of the login, or is that of a message that was seen as a
+    /// whole, so that none is ever taken for the message that is another's. Where programs added notes to the header since login,
     /// these are sent too, and counted in the reply; LIST goes on to say what it said.
     ///
     /// # Errors
@@ -151,23 +153,19 @@ impl Maildrop {
         let mut begun: Option<Message> = None;
         let mut tries = TRIES;
         loop {
-            let (place, since) = match (mailbox.find(&self.index, number.index() as usize), begun) {
-                (Ok(found), None) => found,
-                // Elsewhere, the notes in the header may be others.
-                (Ok(found), Some(begun)) if begun.is_at(&found.0) => found,
-                (Err(Lost::Gone), None) => return Err(Unsent::Gone),
-                (Err(Lost::Changing), None) => return Err(Unsent::Changing),
-                (Ok(_) | Err(_), Some(_)) => return Err(changed_half_way()),
-            };
+            let (place, mut proof) =
+                match (mailbox.find(&self.index, number.index() as usize), begun) {
+                    (Ok(found), None) => found,
+                    // Elsewhere, the notes in the header may be others.
+                    (Ok(found), Some(begun)) if begun.is_at(&found.0) => found,
+                    (Err(Lost::Gone), None) => return Err(Unsent::Gone),
+                    (Err(Lost::Changing), None) => return Err(Unsent::Changing),
+                    (Ok(_) | Err(_), Some(_)) => return Err(changed_half_way()),
+                };
             let before = written;
-            let mut since = since;
             let mut skip = written;
-            let mut holds = true;
-            let sent = mbox::transmit(workspace, mailbox.file(), &place, lines, &mut |piece| {
-                holds = mailbox.still_holds(&place, &mut since);
-                if !holds {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
+            let source = &mut mailbox.reader(&mut proof);
+            let sent = mbox::transmit(workspace, source, &place, lines, &mut |piece| {
                 if written == 0 {
                     write_first_line(&place, lines, output)?;
                 }
@@ -184,8 +182,8 @@ impl Maildrop {
                     }
                     return output.write_all(END).map_err(Unsent::Broken);
                 }
-                Err(TransmitError::Sink(error)) if holds => return Err(Unsent::Broken(error)),
-                Err(TransmitError::Sink(_) | TransmitError::Read(_) | TransmitError::Shrunk) => {}
+                Err(TransmitError::Sink(error)) => return Err(Unsent::Broken(error)),
+                Err(TransmitError::Read(_) | TransmitError::Shrunk) => {}
             }
             // Somebody changed the mailbox: perhaps something else in it, perhaps this message.
             if output.take_back(mark) {
@@ -197,7 +195,6 @@ impl Maildrop {
             if tries == 0 {
                 return Err(if begun.is_some() { changed_half_way() } else { Unsent::Changing });
             }
-            mailbox.rest();
         }
     }
 }

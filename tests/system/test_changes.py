@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import fcntl
 import itertools
+import mmap
 import os
 import random
 import re
+import threading
 import time
 
 from .case import HostCase
@@ -258,6 +260,55 @@ class OneChange(Changes):
         session.ok("DELE 6")
         self.close(session, missing=1)
         self.assertEqual(self.stored(user), mbox(self.mail))
+
+    def test_a_write_that_takes_long(self):
+        """A file has the time of the beginning of a write(2), which may wait for a disk half-way; in pages
+        that were written to and wait for the disk, changes show no time at all."""
+        new = [*self.mail[:2], *self.mail[4:], *self.mail[2:4]]
+        with self.locked(self.user) as file, mmap.mmap(file.fileno(), 0) as pages:
+            for page in range(0, len(pages), mmap.PAGESIZE):
+                pages[page] = pages[page]
+            os.pwrite(file.fileno(), pages[:1], 0)
+            time.sleep(0.3)  # the time is old enough to be trusted
+            for _ in range(2):
+                for number, item in enumerate(self.mail, 1):
+                    self.assert_sent(self.session, item, number)
+            pages[:] = mbox(new)
+        for number, item in enumerate(self.mail, 1):
+            self.assert_sent(self.session, item, number)
+        self.session.ok("DELE 3")
+        self.close(self.session)
+        self.assertEqual(self.stored(self.user), mbox([item for item in new if item != self.mail[2]]))
+
+    def test_a_message_is_fetched_while_another_one_comes_in_bit_by_bit(self):
+        large = message(7, b"A line of a large message.\n" * 200_000)
+        user = self.account([*self.mail, large])
+        session = self.login(user)
+        started, done = threading.Event(), threading.Event()
+
+        def deliver():
+            with self.locked(user) as file:
+                file.seek(0, os.SEEK_END)
+                file.write(message(99).stored[:-1])
+                while not done.is_set():
+                    file.write(b"more\n")
+                    file.flush()
+                    started.set()
+                    time.sleep(0.0005)
+                file.write(b"\n")
+
+        delivery = threading.Thread(target=deliver)
+        delivery.start()
+        try:
+            started.wait()
+            for number, item in ((7, large), (1, self.mail[0]), (7, large)):
+                self.assertEqual(session.multi(f"RETR {number}"), item.lines)
+        finally:
+            done.set()
+            delivery.join()
+        session.ok("DELE 7")
+        self.close(session)
+        self.assertTrue(self.stored(user).startswith(mbox([*self.mail, message(99)])[:-1]))
 
     def test_mutt_deletes_one_message_and_marks_another_as_read(self):
         self.host.write(f"/home/{self.user}/.muttrc",
