@@ -135,9 +135,16 @@ fn begins_there(file: &File, message: &Message) -> io::Result<bool> {
 fn ends_there(file: &File, message: &Message) -> io::Result<bool> {
     let mut behind = [0; FROM.len()];
     let count = file.read_at(&mut behind, message.end)?;
-    Ok(count == 0
-        || (behind == FROM
-            && (message.content == message.end || is_behind_empty_line(file, message.end)?)))
+    if count == 0 {
+        return Ok(true);
+    }
+    if message.content < message.end {
+        return Ok(behind == FROM && is_behind_empty_line(file, message.end)?);
+    }
+    // Of a message of a From_ line alone, nothing else is known than that this line ends.
+    let mut last = [0];
+    file.read_exact_at(&mut last, message.end.saturating_sub(1))?;
+    Ok(behind == FROM && last == *b"\n")
 }
 
 fn is_behind_empty_line(file: &File, offset: u64) -> io::Result<bool> {
@@ -293,6 +300,16 @@ mod tests {
         let message = index(old.as_bytes()).messages()[1];
         assert!(still_there(&file(old.as_bytes()), &message, KEY).unwrap());
         assert!(!still_there(&file(format!("{old}{C}").as_bytes()), &message, KEY).unwrap());
+    }
+
+    #[test]
+    fn a_from_line_alone_that_became_part_of_another_is_not_there() {
+        let mailbox = format!("From x\n{A}");
+        let message = index(mailbox.as_bytes()).messages()[0];
+        let is_there =
+            |mailbox: &str| still_there(&file(mailbox.as_bytes()), &message, KEY).unwrap();
+        assert!(is_there(&mailbox));
+        assert!(!is_there(&mailbox.replace("x\nFrom", "x From")));
     }
 
     #[test]
