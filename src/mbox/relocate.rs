@@ -13,6 +13,10 @@ use super::unique_id::BaseId;
 use super::window::{BLOCK, LOOKBEHIND, Seals};
 use super::{Index, Message, NOT_DISTINGUISHED};
 
+/// Most octets of a From_ line that is looked for before a message, and most of them in a row.
+const LONGEST_FROM_LINE: usize = 1024;
+const MOST_ALONE: usize = 100;
+
 impl Message {
     /// Whether the two are one place, with a message of one identity and one size.
     pub fn is_at(&self, other: &Self) -> bool {
@@ -28,8 +32,6 @@ impl Message {
 
 /// Whether the very message is still at its place, with nothing changed that a client would see
 /// but the notes of other programs in its header.
-///
-/// It may seem not to be when it follows a message of a From_ line alone.
 pub fn still_there(file: &File, message: &Message, key: u64) -> Result<bool, ScanError> {
     is_there(file, message, &mut Pass::new(Fingerprint::new(key)))
 }
@@ -129,7 +131,38 @@ fn is_there(
 }
 
 fn begins_there(file: &File, message: &Message) -> io::Result<bool> {
-    Ok(message.start == 0 || is_behind_empty_line(file, message.start)?)
+    let mut start = message.start;
+    for _ in 0..MOST_ALONE {
+        if start == 0 || is_behind_empty_line(file, start)? {
+            return Ok(true);
+        }
+        // It may be behind a message of a From_ line alone, which begins like any other.
+        match line_before(file, start)? {
+            Some((line, offset)) if line.starts_with(FROM) => start = offset,
+            Some(_) | None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// The line that ends at `offset`, and where it begins; `None` when it is longer than From_ lines
+/// are, or does not end there.
+fn line_before(file: &File, offset: u64) -> io::Result<Option<(Vec<u8>, u64)>> {
+    let length = LONGEST_FROM_LINE.min(usize::try_from(offset).unwrap_or(LONGEST_FROM_LINE));
+    let from = offset - length as u64;
+    let mut before = vec![0; length];
+    match file.read_exact_at(&mut before, from) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let Some((b'\n', text)) = before.split_last() else { return Ok(None) };
+    let start = match memchr::memrchr(b'\n', text) {
+        Some(at) => at + 1,
+        None if from == 0 => 0,
+        None => return Ok(None),
+    };
+    Ok(text.get(start..).map(|line| (line.to_vec(), from + start as u64)))
 }
 
 fn ends_there(file: &File, message: &Message) -> io::Result<bool> {
@@ -300,6 +333,23 @@ mod tests {
         let message = index(old.as_bytes()).messages()[1];
         assert!(still_there(&file(old.as_bytes()), &message, KEY).unwrap());
         assert!(!still_there(&file(format!("{old}{C}").as_bytes()), &message, KEY).unwrap());
+    }
+
+    #[test]
+    fn a_message_behind_from_lines_alone_is_there_while_they_are() {
+        let mailbox = format!("{B}From x\nFrom y\n{A}");
+        let message = *index(mailbox.as_bytes()).messages().last().unwrap();
+        let is_there =
+            |mailbox: &str| still_there(&file(mailbox.as_bytes()), &message, KEY).unwrap();
+        assert!(is_there(&mailbox));
+        for (old, new) in
+            [("From y", "Xrom y"), ("x\nFrom y", "x From y"), ("\n\nFrom x", "\nxFrom x")]
+        {
+            let changed = mailbox.replace(old, new);
+            assert_eq!(changed.len(), mailbox.len());
+            let starts = index(changed.as_bytes()).messages().iter().any(|it| it.is_at(&message));
+            assert_eq!(is_there(&changed), starts, "{changed:?}");
+        }
     }
 
     #[test]
