@@ -88,6 +88,13 @@ fn check_config(place: &Place) -> ExitCode {
             for warning in settings.warnings() {
                 report.push_str(&format!("{path}: warning: {warning}\n"));
             }
+            let certificates = monitor::report_certificates(&settings);
+            for warning in certificates.warnings {
+                report.push_str(&format!("warning: {warning}\n"));
+            }
+            for finding in certificates.usable {
+                report.push_str(&format!("{finding}\n"));
+            }
             let finding = if place.path().exists() {
                 "usable"
             } else {

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use tracing::Level;
 
-use crate::channel::{Ending, Totals};
+use crate::channel::{Encryption, Ending, Method, Totals};
 use crate::settings;
 
 /// Most octets of a client's text in the journal.
@@ -19,6 +20,14 @@ const MAX_PRINTABLE: usize = 100;
 pub enum Event<'a> {
     /// A client connected.
     SessionStarted,
+    /// The handshake is over; with what, the session knows.
+    TlsStarted,
+    /// TLS could not be had; why.
+    TlsFailed(&'a str),
+    /// A certificate cannot be used; which, and why.
+    CertificateUnusable(&'a str),
+    /// A client wanted to send a password without encryption, and may not.
+    PlaintextRefused,
     /// A login succeeded.
     LoginPassed,
     /// A login was refused; why, which the client is not told.
@@ -83,6 +92,14 @@ impl Event<'_> {
     fn kind(&self) -> (Level, &'static str, &'static str) {
         match self {
             Self::SessionStarted => (INFO, "session-started", "7fb590bd9c77456791e2e5fbe38de075"),
+            Self::TlsStarted => (INFO, "tls-started", "a8d2aa87b5f9469eaf806bfdc7a08a8b"),
+            Self::TlsFailed(_) => (NOTICE, "tls-failed", "14d46e721a6248d9ad3746740356d95a"),
+            Self::CertificateUnusable(_) => {
+                (ERROR, "certificate-unusable", "b3e63a0d6dff40c8b938e58979ab0127")
+            }
+            Self::PlaintextRefused => {
+                (NOTICE, "plaintext-refused", "e06c196c57ef42a4a2c01c98581f8c95")
+            }
             Self::LoginPassed => (INFO, "login-passed", "d873747243d047ee863acc4086b53f41"),
             Self::LoginFailed(_) => (NOTICE, "login-failed", "66f2443f0e414b5595ab534fe59202fd"),
             Self::LoginImpossible(_) => {
@@ -133,6 +150,10 @@ impl Event<'_> {
         match self {
             Self::MaildropLoaded(totals) | Self::Updated { left: totals, .. } => Some(*totals),
             Self::SessionStarted
+            | Self::TlsStarted
+            | Self::TlsFailed(_)
+            | Self::CertificateUnusable(_)
+            | Self::PlaintextRefused
             | Self::LoginPassed
             | Self::LoginFailed(_)
             | Self::LoginImpossible(_)
@@ -170,7 +191,7 @@ impl Event<'_> {
 }
 
 /// Whose session it is: the fields that all its events have.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Session {
     /// Different for each session.
     pub id: u64,
@@ -178,6 +199,10 @@ pub struct Session {
     pub client: Option<(IpAddr, u16)>,
     /// The user, as soon as there is one that this host knows.
     pub user: Option<String>,
+    /// What the connection is encrypted with, once it is.
+    pub encryption: Option<Encryption>,
+    /// How the last login came.
+    pub method: Option<Method>,
 }
 
 impl Session {
@@ -192,6 +217,11 @@ impl Session {
         self.user.as_deref().unwrap_or("UNKNOWN USER")
     }
 
+    /// What deserves a word at each login.
+    fn without_encryption(&self) -> &'static str {
+        if self.encryption.is_some() { "" } else { ", password sent in plaintext" }
+    }
+
     /// Tells the journal.
     pub fn log(&self, event: &Event<'_>) {
         let (level, name, id) = event.kind();
@@ -201,6 +231,10 @@ impl Session {
         let port = self.client.map(|(_, port)| u64::from(port));
         let present = event.present();
         let (deleted, retrieved) = (event.deleted(), event.retrieved());
+        let tls = self.encryption.as_ref();
+        let version = tls.map(|tls| tls_version(tls.version));
+        let suite = tls.map(|tls| tls_suite(tls.suite));
+        let group = tls.and_then(|tls| tls.group).map(tls_group);
         macro_rules! send {
             ($level:expr) => {
                 tracing::event!(
@@ -211,6 +245,12 @@ impl Session {
                     POPA3D_CLIENT = address.as_deref(),
                     POPA3D_CLIENT_PORT = port,
                     POPA3D_USER = self.user.as_deref(),
+                    POPA3D_METHOD = self.method.map(method_name),
+                    POPA3D_TLS = version.as_deref(),
+                    POPA3D_TLS_SUITE = suite.as_deref(),
+                    POPA3D_TLS_GROUP = group.as_deref(),
+                    POPA3D_TLS_SERVER_NAME = tls.and_then(|tls| tls.server_name.as_deref()),
+                    POPA3D_TLS_RESUMED = tls.map(|tls| if tls.resumed { "yes" } else { "no" }),
                     POPA3D_MESSAGES = present.map(|totals| totals.messages),
                     POPA3D_OCTETS = present.map(|totals| totals.octets),
                     POPA3D_DELETED_MESSAGES = deleted.map(|totals| totals.messages),
@@ -241,9 +281,31 @@ impl fmt::Display for Text<'_> {
         let user = self.session.user_text();
         match self.event {
             Event::SessionStarted => write!(f, "Session from {client}"),
-            Event::LoginPassed => write!(f, "Authentication passed for {user}"),
+            Event::TlsStarted => {
+                let Some(tls) = &self.session.encryption else { return Ok(()) };
+                write!(f, "{}, {}", tls_version(tls.version), tls_suite(tls.suite))?;
+                if let Some(group) = tls.group {
+                    write!(f, ", {}", tls_group(group))?;
+                }
+                if let Some(name) = &tls.server_name {
+                    write!(f, ", for {name}")?;
+                }
+                f.write_str(if tls.resumed { ", resumed" } else { "" })
+            }
+            Event::TlsFailed(why) => write!(f, "No TLS with {client}: {why}"),
+            Event::CertificateUnusable(why) => write!(f, "Certificate cannot be used: {why}"),
+            Event::PlaintextRefused => write!(
+                f,
+                "Plaintext login from {client} refused: let the client use TLS (port 995 or STLS), \
+                 or set plaintext-login in /etc/popa3d.toml"
+            ),
+            Event::LoginPassed => {
+                let plaintext = self.session.without_encryption();
+                write!(f, "Authentication passed for {user}{plaintext}")
+            }
             Event::LoginFailed(why) => {
-                write!(f, "Authentication failed for {user} from {client}: {why}")
+                let plaintext = self.session.without_encryption();
+                write!(f, "Authentication failed for {user} from {client}: {why}{plaintext}")
             }
             Event::LoginImpossible(why) => {
                 write!(f, "Server failure authenticating {user} from {client}: {why}")
@@ -289,6 +351,7 @@ impl fmt::Display for Text<'_> {
             Event::SessionEnded(Ending::TooManyFailures, _) => {
                 f.write_str("Too many refused logins, connection closed")
             }
+            Event::SessionEnded(Ending::WithoutTls, _) => f.write_str("Session ended without TLS"),
             Event::SessionEnded(Ending::Failed, _) => f.write_str("Session ended by a failure"),
             Event::NoLoginAttempt => f.write_str("Didn't attempt authentication"),
             Event::SessionStopped => f.write_str("Session ended by a signal"),
@@ -297,6 +360,30 @@ impl fmt::Display for Text<'_> {
             Event::SettingsRefused(error) => write!(f, "Settings refused: {error}"),
             Event::ServerFailure(why) => write!(f, "Server failure: {why}"),
         }
+    }
+}
+
+/// The name of a ProtocolVersion.
+fn tls_version(number: u16) -> String {
+    format!("{:?}", ProtocolVersion::from(number)).replace('_', ".")
+}
+
+/// The name of a CipherSuite, as IANA has it.
+fn tls_suite(number: u16) -> String {
+    // The names in rustls tell the suites of TLS 1.3 apart by a prefix of their own.
+    format!("{:?}", CipherSuite::from(number)).replace("TLS13_", "TLS_")
+}
+
+/// The name of a NamedGroup.
+fn tls_group(number: u16) -> String {
+    format!("{:?}", NamedGroup::from(number))
+}
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::UserPass => "USER",
+        Method::Plain => "PLAIN",
+        Method::Login => "LOGIN",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +42,13 @@ pub struct Settings {
     pub max_messages: Count<2_000_000_000>,
     /// A larger mailbox, in octets on disk, is not served.
     pub max_mailbox_size: Size,
+    /// From whom a password is taken that comes without encryption.
+    pub plaintext_login: PlaintextLogin,
+    /// Certificates to show; `None` for the unit's credentials or Debian's own pair, and an empty
+    /// list for no TLS.
+    pub certificates: Option<Vec<CertificateFiles>>,
+    /// A TLS handshake that takes longer ends the session.
+    pub handshake_timeout: Span<1>,
     /// After so many failed logins the connection is closed.
     pub login_attempts: Count<100>,
     /// A client that says nothing, or reads nothing, for so long is dropped.
@@ -65,6 +73,9 @@ impl Default for Settings {
             mailbox: Template("/var/mail/{user}".to_owned()),
             max_messages: Count(2_097_152),
             max_mailbox_size: Size(None),
+            plaintext_login: PlaintextLogin::Loopback,
+            certificates: None,
+            handshake_timeout: Span(Duration::from_secs(30)),
             login_attempts: Count(3),
             idle_timeout: Span(RFC_IDLE_TIMEOUT),
             failure_delay: Span(Duration::from_secs(1)),
@@ -104,6 +115,12 @@ impl Settings {
         let mut warnings = Vec::new();
         if self.idle_timeout.0 < RFC_IDLE_TIMEOUT {
             warnings.push("idle-timeout: RFC 1939 wants at least \"10m\"".to_owned());
+        }
+        if self.plaintext_login == PlaintextLogin::Always {
+            warnings.push(
+                "plaintext-login = \"always\": whoever listens on the way reads passwords and mail"
+                    .to_owned(),
+            );
         }
         if !self.dotlock {
             warnings.push(
@@ -162,6 +179,52 @@ impl std::error::Error for Error {
             Self::Unreadable { source, .. } => Some(source),
             Self::Invalid { .. } => None,
         }
+    }
+}
+
+/// From whom a password is taken that comes without encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlaintextLogin {
+    /// From nobody.
+    Never,
+    /// From clients on this very host.
+    Loopback,
+    /// From everybody.
+    Always,
+}
+
+impl PlaintextLogin {
+    /// Whether a client with this address may send its password without encryption; one that is
+    /// not on a network has none.
+    #[must_use]
+    pub fn allows(self, client: Option<IpAddr>) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Loopback => client.is_none_or(|address| address.to_canonical().is_loopback()),
+            Self::Always => true,
+        }
+    }
+}
+
+/// Where a certificate is; both files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// The certificate, and behind it those that lead to a root.
+    #[serde(deserialize_with = "absolute")]
+    pub chain: PathBuf,
+    /// Its private key.
+    #[serde(deserialize_with = "absolute")]
+    pub key: PathBuf,
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(D::Error::custom(format!("{:?} is not a path that begins with \"/\"", path.display())))
     }
 }
 
@@ -294,7 +357,8 @@ mod tests {
         let text = "mailbox = \"{home}/Mailbox\"\nmax-messages = 5\nmax-mailbox-size = \"2G\"\n\
             login-attempts = 1\nidle-timeout = \"20m\"\nfailure-delay = \"0s\"\n\
             pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
-            dotlock-stale-after = \"1h\"\n";
+            dotlock-stale-after = \"1h\"\nplaintext-login = \"never\"\nhandshake-timeout = \"9s\"\n\
+            certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n";
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
         assert_eq!(settings.max_messages, Count(5));
@@ -302,6 +366,9 @@ mod tests {
         assert_eq!(settings.lock_timeout, Span(Duration::from_secs(60)));
         assert_eq!(settings.dotlock_stale_after, Span(Duration::from_secs(3600)));
         assert!(!settings.dotlock);
+        assert_eq!(settings.plaintext_login, PlaintextLogin::Never);
+        assert_eq!(settings.handshake_timeout, Span(Duration::from_secs(9)));
+        assert_eq!(settings.certificates.unwrap()[0].key, Path::new("/a.key"));
     }
 
     #[test]
@@ -313,6 +380,27 @@ mod tests {
         assert_eq!(line_of("max-mailbox-size = \"2X\"\n"), Err(1));
         assert_eq!(line_of("dotlock = yes\n"), Err(1));
         assert_eq!(line_of("pam-timeout = \"0s\"\n"), Err(1));
+    }
+
+    #[test]
+    fn loopback_is_this_very_host_and_nothing_near_it() {
+        let allows = |address: &str| PlaintextLogin::Loopback.allows(address.parse().ok());
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(allows(address), "{address}");
+        }
+        for address in ["128.0.0.1", "10.0.0.1", "fe80::1", "::", "0.0.0.0", "::127.0.0.1"] {
+            assert!(!allows(address), "{address}");
+        }
+        assert!(PlaintextLogin::Loopback.allows(None));
+        assert!(!PlaintextLogin::Never.allows(None));
+    }
+
+    #[test]
+    fn certificate_has_two_absolute_paths() {
+        assert!(Settings::parse("certificates = []").unwrap().certificates.unwrap().is_empty());
+        assert!(Settings::parse("certificates = [{ chain = \"/a\" }]").is_err());
+        assert!(Settings::parse("certificates = [{ chain = \"a\", key = \"/b\" }]").is_err());
+        assert!(Settings::parse("plaintext-login = \"yes\"").is_err());
     }
 
     #[test]

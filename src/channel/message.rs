@@ -6,6 +6,10 @@ use super::Secret;
 
 /// Most ranges in one [`Request::Delete`] or [`Order::Delete`].
 pub const MAX_RANGES: usize = 180;
+/// Most octets in one [`Request::SealTicket`] or [`Request::OpenTicket`].
+pub const MAX_TICKET: usize = 3 * 1024;
+/// Most octets of a text that says why a handshake failed.
+pub const MAX_REASON: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
 
@@ -14,12 +18,38 @@ pub const MAX_NOTE: usize = 3 * 1024;
 pub enum Request {
     /// The kernel has no Landlock; the rest of the sandbox is in force.
     NoLandlock,
+    /// Is there a certificate, so that TLS can be offered?
+    OffersTls,
+    /// A TLS handshake begins: which certificates are there?
+    BeginTls,
+    /// Sign this part of the handshake.
+    Sign {
+        /// The place of the certificate in the list, from 0.
+        certificate: u8,
+        /// How: a SignatureScheme (RFC 8446 section 4.2.3).
+        scheme: u16,
+        /// What TLS signs (RFC 8446 section 4.4.3, RFC 5246 section 7.4.3).
+        input: Vec<u8>,
+    },
+    /// Encrypt the state of this TLS session for the client to keep.
+    SealTicket(Secret),
+    /// Decrypt what a client kept.
+    OpenTicket(Vec<u8>),
+    /// The handshake came to its end: from here on the connection is encrypted.
+    Encrypted(Encryption),
+    /// It did not; why, in at most [`MAX_REASON`] octets. Or the client did not speak the protocol
+    /// of its port at all.
+    HandshakeFailed(String),
+    /// The client wanted to send a password without encryption, and may not.
+    PlaintextRefused,
     /// Check this user and password and open the maildrop.
     Login {
-        /// What the client gave with USER.
+        /// Who, as the client says.
         user: Vec<u8>,
-        /// What the client gave with PASS.
+        /// The password.
         password: Secret,
+        /// The commands that it came with.
+        method: Method,
     },
     /// The maildrop is scanned: the mailbox may be unlocked.
     Scanned(Totals),
@@ -52,6 +82,18 @@ pub enum Request {
 /// From the monitor to the worker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
+    /// Whether there is a certificate.
+    OffersTls(bool),
+    /// The list of certificates is attached (`Certificate`).
+    Certificates,
+    /// There is none.
+    NoCertificate,
+    /// The signature.
+    Signature(Vec<u8>),
+    /// The ticket.
+    SealedTicket(Option<Vec<u8>>),
+    /// What was in a ticket; `None` when it is none of ours, or too old.
+    OpenedTicket(Option<Secret>),
     /// Not logged in, for this reason.
     Refused(Refusal),
     /// Logged in. The mailbox, locked until [`Request::Scanned`], is attached, read-only; none
@@ -85,6 +127,32 @@ pub enum Refusal {
     Temporary,
     /// The mailbox is there and cannot be served as it is.
     Permanent,
+}
+
+/// How a client logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    /// USER and PASS.
+    UserPass,
+    /// AUTH PLAIN (RFC 4616).
+    Plain,
+    /// AUTH LOGIN.
+    Login,
+}
+
+/// What a handshake settled on, as the numbers of TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// ProtocolVersion.
+    pub version: u16,
+    /// CipherSuite.
+    pub suite: u16,
+    /// NamedGroup of the key exchange; `None` when a resumed session needed none.
+    pub group: Option<u16>,
+    /// The host that the client wants to talk to (RFC 6066 section 3), at most 255 octets.
+    pub server_name: Option<String>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
 }
 
 /// Messages and their octets.
@@ -122,6 +190,8 @@ pub enum Ending {
     TimedOut,
     /// Too many failed logins.
     TooManyFailures,
+    /// TLS could not be had.
+    WithoutTls,
     /// The server ended it: something had failed.
     Failed,
 }

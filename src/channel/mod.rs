@@ -5,12 +5,14 @@
 //! whatever the other side sends becomes a message or an error, never more than [`MAX_PACKET`]
 //! octets, with nothing left over.
 
+mod certificates;
 mod message;
 mod secret;
 
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
@@ -18,9 +20,10 @@ use nix::sys::socket::{
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
+pub use certificates::{Certificate, KeyKind, as_descriptor, from_descriptor};
 pub use message::{
-    Answer, Ending, MAX_NOTE, MAX_RANGES, Order, Outcome, Range, Recovery, Refusal, Report,
-    Request, Totals, Trouble,
+    Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, Order,
+    Outcome, Range, Recovery, Refusal, Report, Request, Totals, Trouble,
 };
 pub use secret::Secret;
 
@@ -34,7 +37,7 @@ pub const MAX_PACKET: usize = 4 * 1024;
 pub struct Channel<Out, In> {
     socket: OwnedFd,
     /// Packets are built and taken apart here, and wiped after: they carry passwords.
-    buffer: Box<[u8]>,
+    buffer: Mutex<Box<[u8]>>,
     types: PhantomData<(Out, In)>,
 }
 
@@ -64,7 +67,8 @@ where
 
 impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; MAX_PACKET].into_boxed_slice(), types: PhantomData }
+        let buffer = Mutex::new(vec![0; MAX_PACKET].into_boxed_slice());
+        Self { socket, buffer, types: PhantomData }
     }
 
     /// Sends `message`, with `descriptor` attached if there is one.
@@ -73,15 +77,16 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     ///
     /// sendmsg(2)'s, such as `BrokenPipe` when the other side is gone; `InvalidInput` for a message
     /// that does not fit into a packet.
-    pub fn send(&mut self, message: &Out, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        match postcard::to_slice(message, &mut self.buffer) {
+    pub fn send(&self, message: &Out, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut buffer = self.buffer();
+        match postcard::to_slice(message, &mut buffer) {
             Ok(packet) => {
                 let sent = send_packet(&self.socket, packet, descriptor);
                 packet.zeroize();
                 sent
             }
             Err(_) => {
-                self.buffer.zeroize();
+                buffer.zeroize();
                 Err(io::ErrorKind::InvalidInput.into())
             }
         }
@@ -93,20 +98,26 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     ///
     /// `UnexpectedEof` when the other side is gone, `InvalidData` for a packet that is no message
     /// of this channel, and recvmsg(2)'s.
-    pub fn receive(&mut self) -> io::Result<(In, Option<OwnedFd>)> {
-        let (length, descriptor) = receive_packet(self.socket.as_fd(), &mut self.buffer)?;
+    pub fn receive(&self) -> io::Result<(In, Option<OwnedFd>)> {
+        let mut buffer = self.buffer();
+        let (length, descriptor) = receive_packet(self.socket.as_fd(), &mut buffer)?;
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let decoded = self.buffer.get(..length).map(postcard::take_from_bytes);
+        let decoded = buffer.get(..length).map(postcard::take_from_bytes);
         let message = match decoded {
             Some(Ok((message, []))) => Ok((message, descriptor)),
             Some(Ok(_) | Err(_)) | None => Err(io::ErrorKind::InvalidData.into()),
         };
-        if let Some(packet) = self.buffer.get_mut(..length) {
+        if let Some(packet) = buffer.get_mut(..length) {
             packet.zeroize();
         }
         message
+    }
+
+    fn buffer(&self) -> MutexGuard<'_, Box<[u8]>> {
+        // Whoever held it left nothing behind that the next one minds.
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,7 +161,7 @@ mod tests {
 
     #[test]
     fn message_and_descriptor_arrive_together() {
-        let (mut monitor, mut worker): (ToWorker, ToMonitor) = pair().unwrap();
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         monitor
             .send(&Answer::Maildrop { fingerprint_key: 7, remembered: false }, Some(file.as_fd()))
@@ -162,19 +173,22 @@ mod tests {
 
     #[test]
     fn password_is_gone_from_the_buffer_after_sending_and_receiving() {
-        let (mut worker, mut monitor): (ToMonitor, ToWorker) = pair().unwrap();
-        let login =
-            Request::Login { user: b"alice".to_vec(), password: Secret::new(b"open sesame") };
+        let (worker, monitor): (ToMonitor, ToWorker) = pair().unwrap();
+        let login = Request::Login {
+            user: b"alice".to_vec(),
+            password: Secret::new(b"open sesame"),
+            method: Method::UserPass,
+        };
         worker.send(&login, None).unwrap();
         monitor.receive().unwrap();
         for buffer in [&worker.buffer, &monitor.buffer] {
-            assert!(buffer.iter().all(|octet| *octet == 0));
+            assert!(buffer.lock().unwrap().iter().all(|octet| *octet == 0));
         }
     }
 
     #[test]
     fn packet_with_octets_left_over_is_refused() {
-        let (mut worker, monitor): (ToMonitor, ToWorker) = pair().unwrap();
+        let (worker, monitor): (ToMonitor, ToWorker) = pair().unwrap();
         let mut packet = postcard::to_slice(&Answer::Locked, &mut [0; 64]).unwrap().to_vec();
         packet.push(0);
         raw(&monitor, &packet);
@@ -183,7 +197,7 @@ mod tests {
 
     #[test]
     fn no_packet_makes_the_monitor_do_more_than_refuse_it() {
-        let (mut monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         for first in 0..=255_u8 {
             for second in [0, 1, 127, 128, 255] {
                 // A variant number, then lengths and numbers that promise far more than there is.
@@ -199,16 +213,18 @@ mod tests {
 
     #[test]
     fn end_of_the_other_side_is_an_error_not_a_message() {
-        let (mut monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         drop(worker);
         assert_eq!(monitor.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn largest_messages_fit_into_a_packet() {
-        let (mut worker, _monitor): (ToMonitor, ToWorker) = pair().unwrap();
+        let (worker, _monitor): (ToMonitor, ToWorker) = pair().unwrap();
         let range = Range { start: u64::MAX, end: u64::MAX };
         worker.send(&Request::Delete(vec![range; MAX_RANGES]), None).unwrap();
         worker.send(&Request::Remember("x".repeat(MAX_NOTE)), None).unwrap();
+        worker.send(&Request::OpenTicket(vec![0; MAX_TICKET]), None).unwrap();
+        worker.send(&Request::SealTicket(Secret::new(&[0; MAX_TICKET])), None).unwrap();
     }
 }

@@ -23,6 +23,27 @@ const USER_TIMEOUT: u32 = 110_000;
 pub struct Connection {
     stream: TcpStream,
     client: Option<(IpAddr, u16)>,
+    port: Port,
+}
+
+/// Which of its two ports a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// 110: TLS may begin later (STLS).
+    Pop3,
+    /// 995: TLS begins at once (RFC 8314 section 3.3).
+    Pop3s,
+}
+
+/// The port of [`Port::Pop3s`] (RFC 8314 section 7.2).
+const POP3S: u16 = 995;
+
+impl Port {
+    /// What the number of the port says.
+    fn of(stream: &TcpStream) -> Self {
+        let is_pop3s = stream.local_addr().is_ok_and(|local| local.port() == POP3S);
+        if is_pop3s { Self::Pop3s } else { Self::Pop3 }
+    }
 }
 
 /// There is no connection to serve.
@@ -44,15 +65,16 @@ impl std::error::Error for NotPassed {}
 ///
 /// Says what was found instead.
 pub fn take() -> Result<Connection, NotPassed> {
-    let stream = if is_for_us() { from_systemd()? } else { from_standard_input()? };
+    let (stream, port) = if is_for_us() { from_systemd()? } else { (from_standard_input()?, None) };
     let kind = getsockopt(&stream, sockopt::SockType);
     if kind != Ok(SockType::Stream) || getsockopt(&stream, sockopt::AcceptConn) != Ok(false) {
         return Err(NotPassed("the socket is not an accepted connection (Accept=yes is missing)"));
     }
     detach_standard_streams(&stream);
     let client = stream.peer_addr().ok().map(|peer| (peer.ip().to_canonical(), peer.port()));
+    let port = port.unwrap_or_else(|| Port::of(&stream));
     tune(&stream);
-    Ok(Connection { stream, client })
+    Ok(Connection { stream, client, port })
 }
 
 impl Connection {
@@ -60,6 +82,11 @@ impl Connection {
     #[must_use]
     pub fn client(&self) -> Option<(IpAddr, u16)> {
         self.client
+    }
+
+    /// Whether the client speaks TLS from the first octet on.
+    pub(super) fn wants_tls(&self) -> bool {
+        self.port == Port::Pop3s
     }
 
     /// Sends a text that fits into any socket buffer, without waiting.
@@ -88,22 +115,32 @@ fn is_for_us() -> bool {
         && std::env::var_os("LISTEN_FDS").is_some()
 }
 
-fn from_systemd() -> Result<TcpStream, NotPassed> {
+/// The connection, and the port that its name tells.
+fn from_systemd() -> Result<(TcpStream, Option<Port>), NotPassed> {
     const NOT_ONE: NotPassed = NotPassed("systemd passed no socket, or more than one");
+    let mut port = None;
     // Other programs that start services this way pass no names.
     if std::env::var_os("LISTEN_FDNAMES").is_some() {
         let named = receive_descriptors_with_names(false).map_err(|_| NOT_ONE)?;
         let [(_, name)] = named.as_slice() else { return Err(NOT_ONE) };
-        // "connection" is systemd's name for an accepted socket whose unit sets none.
-        if !matches!(name.as_str(), "pop3" | "connection") {
-            return Err(NotPassed("the socket has another FileDescriptorName= than pop3"));
-        }
+        port = match name.as_str() {
+            "pop3" => Some(Port::Pop3),
+            "pop3s" => Some(Port::Pop3s),
+            // systemd 252 calls each accepted socket so, whatever FileDescriptorName= says.
+            "connection" => None,
+            _ => {
+                return Err(NotPassed(
+                    "the socket has another FileDescriptorName= than pop3 or pop3s",
+                ));
+            }
+        };
     }
     // Any address family passes: it is the type of the socket that is checked.
     ListenFd::from_env()
         .take_custom::<TcpStream>(0, libc::AF_INET, libc::SOCK_STREAM, "connection")
         .ok()
         .flatten()
+        .map(|stream| (stream, port))
         .ok_or(NotPassed("systemd passed something that is not a stream socket"))
 }
 

@@ -6,6 +6,7 @@
 
 mod account;
 mod connection;
+mod handshake;
 mod helper;
 mod login;
 mod maildrop;
@@ -18,6 +19,7 @@ mod session;
 mod session_lock;
 mod status;
 mod stop_signal;
+mod tls;
 mod watchdog;
 mod worker_process;
 
@@ -25,6 +27,7 @@ use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, take as take_connection};
 pub use recovery::recover_all;
+pub use tls::report as report_certificates;
 
 use crate::event::{Event, Session as LogSession};
 use crate::ffi::process::use_one_heap;
@@ -38,7 +41,8 @@ const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try a
 #[must_use]
 pub fn serve(connection: Connection, config: &Place) -> ExitCode {
     use_one_heap();
-    let mut log = LogSession { id: random_number(), client: connection.client(), user: None };
+    let client = connection.client();
+    let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     log.log(&Event::SessionStarted);
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
@@ -66,7 +70,10 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
 }
 
 fn turn_away(connection: &Connection) -> ExitCode {
-    connection.say(OUT_OF_ORDER);
+    // A client that speaks TLS could not read it.
+    if !connection.wants_tls() {
+        connection.say(OUT_OF_ORDER);
+    }
     ExitCode::FAILURE
 }
 

@@ -7,6 +7,10 @@ use crate::channel::Request;
 pub(super) enum Phase {
     /// Nobody is logged in.
     AwaitingLogin,
+    /// Nobody is logged in, and a TLS handshake is under way.
+    Handshaking,
+    /// There is no TLS, so there is no session either.
+    Finished,
     /// Logged in; the worker reads the mailbox, which is locked.
     Scanning,
     /// TRANSACTION; the mailbox is not locked.
@@ -17,11 +21,28 @@ pub(super) enum Phase {
 
 /// The table.
 pub(super) fn allows(phase: Phase, request: &Request) -> bool {
-    use Phase::{AwaitingLogin, MaildropOpen, Scanning, Updating};
+    use Phase::{AwaitingLogin, Finished, Handshaking, MaildropOpen, Scanning, Updating};
     matches!(
         (phase, request),
-        (AwaitingLogin, Request::NoLandlock | Request::Login { .. } | Request::End { .. })
-            | (Scanning, Request::Remember(_) | Request::Scanned(_) | Request::Unservable(_))
+        (
+            AwaitingLogin,
+            Request::NoLandlock
+                | Request::OffersTls
+                | Request::BeginTls
+                | Request::HandshakeFailed(_)
+                | Request::PlaintextRefused
+                | Request::Login { .. }
+                | Request::End { .. }
+        ) | (
+            Handshaking,
+            Request::Sign { .. }
+                | Request::SealTicket(_)
+                | Request::OpenTicket(_)
+                | Request::Encrypted(_)
+                | Request::HandshakeFailed(_)
+                | Request::End { .. }
+        ) | (Scanning, Request::Remember(_) | Request::Scanned(_) | Request::Unservable(_))
+            | (Finished, Request::End { .. })
             | (MaildropOpen, Request::Lock | Request::End { .. })
             | (
                 Updating,
@@ -36,7 +57,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Secret, Totals, Trouble};
+    use crate::channel::{Method, Secret, Totals, Trouble};
 
     #[test]
     fn nothing_touches_a_mailbox_before_login() {
@@ -54,9 +75,24 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_signed_but_in_a_handshake() {
+        let sign = Request::Sign { certificate: 0, scheme: 0x0804, input: Vec::new() };
+        assert!(allows(Phase::Handshaking, &sign));
+        for phase in [Phase::AwaitingLogin, Phase::Scanning, Phase::MaildropOpen, Phase::Updating] {
+            assert!(!allows(phase, &sign), "{phase:?}");
+            assert!(!allows(phase, &Request::OpenTicket(Vec::new())), "{phase:?}");
+            assert!(!allows(phase, &Request::SealTicket(Secret::new(b""))), "{phase:?}");
+        }
+    }
+
+    #[test]
     fn nobody_logs_in_twice() {
-        let login = || Request::Login { user: Vec::new(), password: Secret::new(b"") };
-        for phase in [Phase::Scanning, Phase::MaildropOpen, Phase::Updating] {
+        let login = || Request::Login {
+            user: Vec::new(),
+            password: Secret::new(b""),
+            method: Method::UserPass,
+        };
+        for phase in [Phase::Handshaking, Phase::Scanning, Phase::MaildropOpen, Phase::Updating] {
             assert!(!allows(phase, &login()), "{phase:?}");
         }
     }

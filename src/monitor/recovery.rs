@@ -49,7 +49,7 @@ pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) 
 /// fails keeps no other from being finished. Says on standard output what it did.
 #[must_use]
 pub fn recover_all(config: &Place) -> ExitCode {
-    let mut log = Log { id: random_number(), client: None, user: None };
+    let mut log = Log { id: random_number(), ..Log::default() };
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(error) => {

@@ -10,10 +10,11 @@ use super::helper::Helper;
 use super::login::{self, Denied, LoggedIn};
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
+use super::tls::Keys;
 use super::worker_process::WorkerProcess;
 use super::{privileges, status};
-use crate::channel::{Answer, Ending, Refusal, Request, Secret, Totals};
-use crate::event::{Event, Session as Log};
+use crate::channel::{Answer, Ending, Method, Refusal, Request, Secret, Totals};
+use crate::event::{Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
@@ -32,6 +33,8 @@ const LONGEST_LOCK: Duration = Duration::from_secs(600);
 /// Says what the worker did that it may not do, or how it died.
 pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
     let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
+    let client = log.client.map(|(address, _)| address);
+    let takes_plaintext = settings.plaintext_login.allows(client);
     let mut session = Session {
         worker,
         settings,
@@ -43,6 +46,9 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         ranges: 0,
         status,
         was_stopped: false,
+        keys: Keys::default(),
+        takes_plaintext,
+        refused_plaintext: false,
     };
     let outcome = session.serve();
     // Dropping a helper that still holds the locks makes it give them back and remove nothing.
@@ -84,6 +90,12 @@ pub(super) struct Session<'a> {
     status: Option<String>,
     /// A signal came while it could not be waited for.
     pub(super) was_stopped: bool,
+    /// Certificates and their keys, until the handshake is over.
+    pub(super) keys: Keys,
+    /// Whether a password may come without encryption.
+    takes_plaintext: bool,
+    /// Whether the journal knows that one wanted to.
+    refused_plaintext: bool,
 }
 
 /// How a session came to its end.
@@ -129,7 +141,36 @@ impl Session<'_> {
                     self.log.log(&Event::SandboxReduced("this kernel has no Landlock"));
                     phase
                 }
-                Request::Login { user, password } => self.log_in(&user, password)?,
+                Request::OffersTls => {
+                    let offered = self.keys.are_there(self.settings, self.log);
+                    self.worker.channel.send(&Answer::OffersTls(offered), None)?;
+                    phase
+                }
+                Request::BeginTls => self.begin_tls()?,
+                Request::Sign { certificate, scheme, input } => {
+                    self.sign(certificate, scheme, &input)?;
+                    phase
+                }
+                Request::SealTicket(state) => {
+                    self.seal_ticket(&state)?;
+                    phase
+                }
+                Request::OpenTicket(ticket) => {
+                    self.open_ticket(&ticket)?;
+                    phase
+                }
+                Request::Encrypted(encryption) => self.encrypted(encryption),
+                Request::HandshakeFailed(reason) => {
+                    self.log.log(&Event::TlsFailed(&printable(reason.as_bytes())));
+                    Phase::Finished
+                }
+                Request::PlaintextRefused => {
+                    self.refused_plaintext()?;
+                    phase
+                }
+                Request::Login { user, password, method } => {
+                    self.log_in(&user, password, method)?
+                }
                 Request::Remember(piece) => {
                     self.remember(&piece)?;
                     phase
@@ -181,7 +222,22 @@ impl Session<'_> {
         Ok(wanted.get(1).and_then(PollFd::any).unwrap_or(false))
     }
 
-    fn log_in(&mut self, user: &[u8], password: Secret) -> Result<Phase, Broken> {
+    fn refused_plaintext(&mut self) -> Result<(), Broken> {
+        if self.refused_plaintext {
+            return Err(Broken::Worker("says twice that a password was refused".to_owned()));
+        }
+        self.refused_plaintext = true;
+        self.log.log(&Event::PlaintextRefused);
+        Ok(())
+    }
+
+    fn log_in(&mut self, user: &[u8], password: Secret, method: Method) -> Result<Phase, Broken> {
+        if self.log.encryption.is_none() && !self.takes_plaintext {
+            return Err(Broken::Worker("a login without encryption".to_owned()));
+        }
+        // PAM modules, and later helpers, need not have them in memory.
+        self.keys = Keys::default();
+        self.log.method = Some(method);
         if self.attempts >= self.settings.login_attempts.0 {
             return Err(Broken::Worker("more logins than login-attempts".to_owned()));
         }
@@ -226,7 +282,9 @@ impl Session<'_> {
             Some((deleted, left)) if ending == Ending::Quit || deleted.messages > 0 => {
                 self.log.log(&Event::Updated { deleted, left, retrieved });
             }
-            None if self.attempts == 0 => self.log.log(&Event::NoLoginAttempt),
+            None if self.attempts == 0 && ending != Ending::WithoutTls => {
+                self.log.log(&Event::NoLoginAttempt)
+            }
             Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),
         }
     }

@@ -62,6 +62,11 @@ impl WorkerProcess {
             },
             login_attempts: settings.login_attempts.0,
             idle_timeout: settings.idle_timeout.0,
+            handshake_timeout: settings.handshake_timeout.0,
+            implicit_tls: connection.wants_tls(),
+            takes_plaintext: settings
+                .plaintext_login
+                .allows(connection.client().map(|(address, _)| address)),
         };
         let pid = fork(|| worker::run(&start, socket, theirs)).map_err(failed)?;
         Ok(Self { pid, channel: ours })

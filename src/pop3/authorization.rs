@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::{Command, capability, reply};
+use zeroize::Zeroizing;
+
+use super::sasl::{Awaited, MECHANISMS, Mechanism, Turn};
+use super::{Command, reply};
 
 /// Longest user name, in octets: room for `user@some.long.domain`.
 const MAX_USER: usize = 255;
@@ -10,26 +13,67 @@ const MAX_USER: usize = 255;
 /// A client that has not logged in.
 #[derive(Debug, Default)]
 pub struct Authorization {
+    /// What came with USER.
     user: Option<Vec<u8>>,
+    /// In the middle of AUTH: the response that comes next.
+    awaited: Option<Awaited>,
+    /// Whether passwords may be sent over this connection.
+    takes_passwords: bool,
 }
 
-/// What a command in AUTHORIZATION leads to.
+/// What a line in AUTHORIZATION leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum Step {
     /// The reply is written; nothing else to do.
     Replied,
+    /// The client wants to know what there is.
+    ListCapabilities,
+    /// The client wants TLS.
+    StartTls,
+    /// The reply says why no password is wanted here.
+    PasswordRefused,
+    /// An AUTH that was no attempt to guess a password and yet counts for one; the reply is
+    /// written.
+    Failed,
     /// This user with this password wants to log in.
     LogIn {
-        /// What came with USER.
+        /// Who, as the client says.
         user: Vec<u8>,
-        /// What came with PASS.
-        password: &'a [u8],
+        /// The password.
+        password: Zeroizing<Vec<u8>>,
+        /// AUTH's mechanism; `None` for USER and PASS.
+        mechanism: Option<Mechanism>,
     },
     /// The client says goodbye; the reply is written.
     Quit,
 }
 
 impl Authorization {
+    /// The beginning, on a connection that passwords may be sent over, or may not.
+    #[must_use]
+    pub fn new(takes_passwords: bool) -> Self {
+        Self { takes_passwords, ..Self::default() }
+    }
+
+    /// Whether the next line is a response within AUTH, and not a command.
+    #[must_use]
+    pub fn awaits_response(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Takes a response within AUTH; `None` for one that was too long.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn on_response(&mut self, line: Option<&[u8]>, out: &mut impl Write) -> io::Result<Step> {
+        let turn = match (self.awaited.take(), line) {
+            (Some(awaited), Some(line)) => awaited.response(line),
+            (_, _) => Turn::Refused("response too long"),
+        };
+        self.turn(turn, out)
+    }
+
     /// Answers `command`.
     ///
     /// PASS without USER before it, and each try after a failed one, begins with USER again.
@@ -37,9 +81,17 @@ impl Authorization {
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn on<'a>(&mut self, command: Command<'a>, out: &mut impl Write) -> io::Result<Step<'a>> {
+    pub fn on(&mut self, command: Command<'_>, out: &mut impl Write) -> io::Result<Step> {
         match command {
-            Command::Capa => capability::before_login(out)?,
+            Command::Capa => return Ok(Step::ListCapabilities),
+            Command::Stls => return Ok(Step::StartTls),
+            Command::User(_) | Command::Pass(_) | Command::Auth(Some(_), _)
+                if !self.takes_passwords =>
+            {
+                self.user = None;
+                reply::err(out, "no password without encryption: use STLS, or TLS on port 995")?;
+                return Ok(Step::PasswordRefused);
+            }
             Command::User(name) if name.len() > MAX_USER => {
                 self.user = None;
                 reply::err(out, "user name too long")?;
@@ -49,9 +101,28 @@ impl Authorization {
                 reply::ok(out, "now send PASS")?;
             }
             Command::Pass(password) => match self.user.take() {
-                Some(user) => return Ok(Step::LogIn { user, password }),
+                Some(user) => {
+                    let password = Zeroizing::new(password.to_vec());
+                    return Ok(Step::LogIn { user, password, mechanism: None });
+                }
                 None => reply::err(out, "send USER first")?,
             },
+            Command::Auth(None, _) => {
+                reply::ok(out, "mechanisms follow")?;
+                if self.takes_passwords {
+                    MECHANISMS.iter().try_for_each(|name| write!(out, "{name}\r\n"))?;
+                }
+                out.write_all(b".\r\n")?;
+            }
+            Command::Auth(Some(name), initial) => {
+                self.user = None;
+                match Mechanism::named(name) {
+                    Some(mechanism) => return self.turn(mechanism.begin(initial), out),
+                    None => reply::err(out, "unknown mechanism")?,
+                }
+            }
+            // Messages go out as they are in either mode, and mailboxes hold what they hold.
+            Command::Utf8 => reply::ok(out, "UTF-8 it is")?,
             Command::Quit => {
                 reply::ok(out, "goodbye")?;
                 return Ok(Step::Quit);
@@ -68,6 +139,28 @@ impl Authorization {
         }
         Ok(Step::Replied)
     }
+
+    fn turn(&mut self, turn: Turn, out: &mut impl Write) -> io::Result<Step> {
+        match turn {
+            Turn::Challenge(awaited) => {
+                write!(out, "+ {}\r\n", awaited.challenge())?;
+                self.awaited = Some(awaited);
+            }
+            Turn::LogIn { user, .. } if user.len() > MAX_USER => {
+                reply::err(out, "user name too long")?;
+                return Ok(Step::Failed);
+            }
+            Turn::LogIn { user, password, mechanism } => {
+                return Ok(Step::LogIn { user, password, mechanism: Some(mechanism) });
+            }
+            Turn::Cancelled => reply::err(out, "cancelled")?,
+            Turn::Refused(why) => {
+                reply::err(out, why)?;
+                return Ok(Step::Failed);
+            }
+        }
+        Ok(Step::Replied)
+    }
 }
 
 #[cfg(test)]
@@ -76,13 +169,17 @@ mod tests {
     use crate::pop3::parse;
 
     fn replies(lines: &[&str]) -> String {
-        let mut state = Authorization::default();
+        let mut state = Authorization::new(true);
         let mut out = Vec::new();
         for line in lines {
             let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
             assert_eq!(step, Step::Replied, "{line}");
         }
         String::from_utf8(out).unwrap()
+    }
+
+    fn log_in(mechanism: Option<Mechanism>) -> Step {
+        Step::LogIn { user: b"alice".to_vec(), password: b"x".to_vec().into(), mechanism }
     }
 
     #[test]
@@ -92,11 +189,11 @@ mod tests {
 
     #[test]
     fn pass_takes_the_user_away_so_that_the_next_try_names_one() {
-        let mut state = Authorization::default();
+        let mut state = Authorization::new(true);
         let mut out = Vec::new();
         state.on(Command::User(b"alice"), &mut out).unwrap();
         let step = state.on(Command::Pass(b"x"), &mut out).unwrap();
-        assert_eq!(step, Step::LogIn { user: b"alice".to_vec(), password: b"x" });
+        assert_eq!(step, log_in(None));
         assert_eq!(state.on(Command::Pass(b"y"), &mut out).unwrap(), Step::Replied);
     }
 
@@ -112,5 +209,51 @@ mod tests {
         for line in ["STAT", "LIST", "RETR 1", "DELE 1", "NOOP", "LAST", "RSET", "TOP 1 1"] {
             assert_eq!(replies(&[line]), "-ERR log in first\r\n", "{line}");
         }
+    }
+
+    #[test]
+    fn no_password_is_taken_where_none_may_be_sent() {
+        let mut state = Authorization::new(false);
+        let mut out = Vec::new();
+        for line in ["USER alice", "PASS x", "AUTH PLAIN AGFsaWNlAHg=", "AUTH LOGIN"] {
+            let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
+            assert_eq!(step, Step::PasswordRefused, "{line}");
+            assert!(!state.awaits_response(), "{line}");
+        }
+        assert!(String::from_utf8(out).unwrap().lines().all(|line| line.contains("STLS")));
+    }
+
+    #[test]
+    fn auth_takes_an_initial_response_or_asks() {
+        let mut state = Authorization::new(true);
+        let mut out = Vec::new();
+        let step = state.on(parse(b"AUTH PLAIN AGFsaWNlAHg=").unwrap(), &mut out).unwrap();
+        assert_eq!(step, log_in(Some(Mechanism::Plain)));
+        let step = state.on(parse(b"AUTH PLAIN").unwrap(), &mut out).unwrap();
+        assert_eq!((step, out.as_slice()), (Step::Replied, &b"+ \r\n"[..]));
+        assert!(state.awaits_response());
+        let step = state.on_response(Some(b"AGFsaWNlAHg="), &mut out).unwrap();
+        assert_eq!(step, log_in(Some(Mechanism::Plain)));
+        assert!(!state.awaits_response());
+    }
+
+    #[test]
+    fn auth_that_goes_wrong_counts_and_one_that_is_cancelled_does_not() {
+        for (response, step) in
+            [(Some(&b"*"[..]), Step::Replied), (Some(b"!"), Step::Failed), (None, Step::Failed)]
+        {
+            let mut state = Authorization::new(true);
+            let mut out = Vec::new();
+            state.on(Command::Auth(Some(b"LOGIN"), None), &mut out).unwrap();
+            out.clear();
+            assert_eq!(state.on_response(response, &mut out).unwrap(), step);
+            assert!(out.starts_with(b"-ERR "));
+            assert!(!state.awaits_response());
+        }
+    }
+
+    #[test]
+    fn auth_forgets_the_user_before_it() {
+        assert!(replies(&["USER bob", "AUTH X", "PASS x"]).ends_with("-ERR send USER first\r\n"));
     }
 }

@@ -35,6 +35,9 @@ impl MessageNumber {
 /// A command, of either state.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command<'a> {
+    /// Log in by this mechanism, with this initial response (RFC 5034 section 4); without a
+    /// mechanism, which ones there are.
+    Auth(Option<&'a [u8]>, Option<&'a [u8]>),
     /// Which capabilities there are (RFC 2449 section 5).
     Capa,
     /// Mark a message as deleted.
@@ -55,12 +58,16 @@ pub enum Command<'a> {
     Rset,
     /// How many messages, and their octets.
     Stat,
+    /// Begin TLS (RFC 2595 section 4).
+    Stls,
     /// Send the header and this many lines of the body.
     Top(MessageNumber, u64),
     /// Unique-ids, of one message or all.
     Uidl(Option<MessageNumber>),
     /// The user's name.
     User(&'a [u8]),
+    /// Headers may come in UTF-8 (RFC 6856 section 2).
+    Utf8,
 }
 
 /// Why a line is no command.
@@ -101,6 +108,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Malformed> {
         [..] => Err(Malformed::Syntax("this command takes no argument")),
     };
     match &keyword {
+        b"AUTH" => auth(arguments),
         b"CAPA" => alone(Command::Capa),
         b"DELE" => message(arguments, "DELE message").map(Command::Dele),
         b"LAST" => alone(Command::Last),
@@ -111,11 +119,21 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Malformed> {
         b"RETR" => message(arguments, "RETR message").map(Command::Retr),
         b"RSET" => alone(Command::Rset),
         b"STAT" => alone(Command::Stat),
+        b"STLS" => alone(Command::Stls),
         b"TOP\0" => top(arguments),
         b"UIDL" => optional_message(arguments, "UIDL [message]").map(Command::Uidl),
         b"USER" if arguments.is_empty() => Err(Malformed::Syntax("USER name")),
         b"USER" => Ok(Command::User(arguments)),
+        b"UTF8" => alone(Command::Utf8),
         [..] => Err(Malformed::Unknown),
+    }
+}
+
+fn auth(arguments: &[u8]) -> Result<Command<'_>, Malformed> {
+    let mut words = arguments.split(|octet| *octet == b' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next()) {
+        (mechanism, initial, None) => Ok(Command::Auth(mechanism, initial)),
+        (_, _, Some(_)) => Err(Malformed::Syntax("AUTH mechanism [initial-response]")),
     }
 }
 
@@ -201,6 +219,14 @@ mod tests {
         assert_eq!(parse(b"PASS "), Ok(Command::Pass(b"")));
         assert_eq!(parse(b"PASS"), Err(Malformed::Syntax("PASS password")));
         assert_eq!(parse(b"PASS \xff\xfe"), Ok(Command::Pass(b"\xff\xfe")));
+    }
+
+    #[test]
+    fn auth_has_at_most_two_arguments() {
+        assert_eq!(parse(b"AUTH"), Ok(Command::Auth(None, None)));
+        assert_eq!(parse(b"AUTH plain ="), Ok(Command::Auth(Some(b"plain"), Some(b"="))));
+        assert!(matches!(parse(b"AUTH PLAIN = ="), Err(Malformed::Syntax(_))));
+        assert!(matches!(parse(b"STLS now"), Err(Malformed::Syntax(_))));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Longest line, in octets, with its line end.
 ///
-/// RFC 2449 section 4 allows 255 for a command; a password may have 511 (PAM_MAX_RESP_SIZE).
-pub const MAX_LINE: usize = 1024;
+/// RFC 2449 section 4 allows 255 for a command. A password may have 511 (PAM_MAX_RESP_SIZE); with two
+/// names of 255, in AUTH PLAIN's base64, that makes 1368.
+pub const MAX_LINE: usize = 2048;
 
 /// What is read at once: a line, and commands pipelined behind it.
-const CAPACITY: usize = 4 * MAX_LINE;
+const CAPACITY: usize = 2 * MAX_LINE;
 
 /// What the client sent up to a line end.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ impl LineBuffer {
     #[must_use]
     pub fn has_line(&self) -> bool {
         self.pending().contains(&b'\n')
+    }
+
+    /// Whether the next line begins with these octets.
+    #[must_use]
+    pub fn begins_with(&self, octets: &[u8]) -> bool {
+        !self.skipping && self.pending().starts_with(octets)
     }
 
     /// Hands the next line, if it is complete, to `act`, and wipes it afterwards.
@@ -138,7 +145,10 @@ mod tests {
     fn longest_line_is_taken_whole() {
         let mut octets = vec![b'x'; MAX_LINE - 1];
         octets.push(b'\n');
-        assert_eq!(feed(&mut LineBuffer::default(), &octets)[0].as_ref().unwrap().len(), 1023);
+        assert_eq!(
+            feed(&mut LineBuffer::default(), &octets)[0].as_ref().unwrap().len(),
+            MAX_LINE - 1
+        );
     }
 
     #[test]

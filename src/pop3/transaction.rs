@@ -119,7 +119,11 @@ impl Transaction {
             Command::Last => write!(out, "+OK {}\r\n", self.highest)?,
             Command::Noop => reply::ok(out, "nothing done")?,
             Command::Quit => return Ok(Step::Quit),
-            Command::User(_) | Command::Pass(_) => reply::err(out, "already logged in")?,
+            Command::User(_)
+            | Command::Pass(_)
+            | Command::Auth(..)
+            | Command::Stls
+            | Command::Utf8 => reply::err(out, "already logged in")?,
         }
         Ok(Step::Replied)
     }

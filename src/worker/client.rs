@@ -1,18 +1,22 @@
 //! The connection: lines in, replies out.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use rustls::ServerConfig;
 
 use super::deadline::Deadline;
-use crate::channel::Ending;
+use super::stream::Stream;
+use crate::channel::{Encryption, Ending};
 use crate::pop3::LineBuffer;
 
 /// Replies are collected up to this size before they are sent.
 const FULL: usize = 128 * 1024;
+
+/// What a TLS client begins with (RFC 8446 section 5.1), and no command of POP3.
+const TLS: &[u8] = &[22, 3];
 
 /// How long an ending session waits for its client to close the connection.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -28,11 +32,10 @@ pub(super) struct Client {
 /// Replies on their way to the client: sent when there are many, or when the client waits.
 #[derive(Debug)]
 pub(super) struct Output {
-    socket: OwnedFd,
+    stream: Stream,
     pending: Vec<u8>,
     /// How often something was sent: a reply that was sent cannot be taken back.
     sent: u64,
-    idle_timeout: Duration,
 }
 
 /// A point in the replies to go back to.
@@ -44,11 +47,30 @@ pub(super) struct Mark {
 
 impl Client {
     pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
-        Self {
-            input: LineBuffer::default(),
-            output: Output { socket, pending: Vec::new(), sent: 0, idle_timeout },
-            idle_timeout,
-        }
+        let stream = Stream::new(socket, idle_timeout);
+        let output = Output { stream, pending: Vec::new(), sent: 0 };
+        Self { input: LineBuffer::default(), output, idle_timeout }
+    }
+
+    /// Whether TLS has begun.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.output.stream.is_encrypted()
+    }
+
+    /// Serves a TLS handshake. Whatever the client sent before is forgotten: it may be somebody
+    /// else's (RFC 2595 section 4).
+    ///
+    /// # Errors
+    ///
+    /// Says why there is no TLS.
+    pub(super) fn start_tls(
+        &mut self,
+        config: Arc<ServerConfig>,
+        deadline: Deadline,
+    ) -> Result<Encryption, String> {
+        self.output.flush().map_err(|error| error.to_string())?;
+        self.input = LineBuffer::default();
+        self.output.stream.start_tls(config, deadline)
     }
 
     /// Waits until the client has sent a whole line; sends what it may be waiting for first.
@@ -71,21 +93,10 @@ impl Client {
         let deadline = Deadline::after(self.idle_timeout);
         let deadline = latest.map_or(deadline, |latest| latest.min(deadline));
         while !self.input.has_line() {
-            let mut wanted = [
-                PollFd::new(self.output.socket.as_fd(), PollFlags::POLLIN),
-                // Nothing is expected from the monitor, but its end is an end.
-                PollFd::new(monitor, PollFlags::empty()),
-            ];
-            deadline.wait_for(&mut wanted).map_err(ending)?;
-            if wanted.get(1).and_then(PollFd::any).unwrap_or(false) {
-                return Err(Ending::Failed);
-            }
-            let flags = MsgFlags::MSG_DONTWAIT;
-            match recv(self.output.socket.as_raw_fd(), self.input.room(), flags) {
-                Ok(0) => return Err(Ending::Disconnected),
-                Ok(count) => self.input.received(count),
-                Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
-                Err(_) => return Err(Ending::Disconnected),
+            let count = self.output.stream.receive(self.input.room(), monitor, deadline)?;
+            self.input.received(count);
+            if !self.is_encrypted() && self.input.begins_with(TLS) {
+                return Err(Ending::WithoutTls);
             }
         }
         Ok(())
@@ -94,22 +105,8 @@ impl Client {
     /// Sends the last replies and waits a little for the client to close the connection: closing
     /// with something unread would make the kernel throw away what is on its way to the client.
     pub(super) fn say_goodbye(mut self) {
-        let socket = self.output.socket.as_raw_fd();
-        if self.output.flush().is_err() || shutdown(socket, Shutdown::Write).is_err() {
-            return;
-        }
-        let deadline = Deadline::after(GOODBYE);
-        let mut ignored = [0; 4096];
-        loop {
-            let mut wanted = [PollFd::new(self.output.socket.as_fd(), PollFlags::POLLIN)];
-            if deadline.wait_for(&mut wanted).is_err() {
-                return;
-            }
-            match recv(socket, &mut ignored, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return,
-                Ok(_) | Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
-                Err(_) => return,
-            }
+        if self.output.flush().is_ok() && self.output.stream.finish().is_ok() {
+            self.output.stream.drain(Deadline::after(GOODBYE));
         }
     }
 }
@@ -138,26 +135,6 @@ impl Output {
         reply.clear();
         written
     }
-
-    /// Sends all of `octets`; a client that takes none of them for too long is gone.
-    fn send_all(&self, mut octets: &[u8]) -> io::Result<()> {
-        let mut deadline = None;
-        while !octets.is_empty() {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), octets, flags) {
-                Ok(count) => octets = octets.get(count..).unwrap_or_default(),
-                Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => {
-                    let deadline =
-                        *deadline.get_or_insert_with(|| Deadline::after(self.idle_timeout));
-                    let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-                    deadline.wait_for(&mut wanted)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Write for Output {
@@ -172,7 +149,7 @@ impl Write for Output {
         }
         if octets.len() > FULL {
             self.sent += 1;
-            return self.send_all(octets);
+            return self.stream.send_all(octets);
         }
         self.pending.extend_from_slice(octets);
         Ok(())
@@ -183,7 +160,7 @@ impl Write for Output {
             return Ok(());
         }
         self.sent += 1;
-        let result = self.send_all(&self.pending);
+        let result = self.stream.send_all(&self.pending);
         self.pending.clear();
         result
     }

@@ -10,7 +10,9 @@ mod mailbox;
 mod maildrop;
 mod sandbox;
 mod session;
+mod stream;
 mod syscalls;
+mod tls;
 mod update;
 
 use std::ffi::CString;
@@ -43,14 +45,21 @@ pub struct Start {
     pub login_attempts: u32,
     /// How long a client may be silent, or read nothing.
     pub idle_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Whether TLS begins with the first octet.
+    pub implicit_tls: bool,
+    /// Whether this client may send a password without encryption.
+    pub takes_plaintext: bool,
 }
 
 /// The body of the worker process: returns its exit status.
 #[must_use]
-pub fn run(start: &Start, socket: OwnedFd, mut monitor: ToMonitor) -> i32 {
+pub fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> i32 {
     if close_all_except(&[socket.as_fd(), monitor.as_fd()]).is_err() {
         return NO_SANDBOX;
     }
+    tls::prepare();
     let Ok(strength) = sandbox::enter(start) else { return NO_SANDBOX };
     if strength == sandbox::Strength::WithoutLandlock
         && monitor.send(&Request::NoLandlock, None).is_err()

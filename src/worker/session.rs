@@ -2,20 +2,23 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Start;
 use super::client::{Client, Output, ending};
 use super::deadline::Deadline;
 use super::maildrop::{Maildrop, Unsent};
 use super::update::{self, Update};
+use super::{Start, tls};
 use crate::channel::{
-    Answer, Ending, MAX_NOTE, Refusal, Request, Secret, ToMonitor, Totals, Trouble,
+    Answer, Ending, MAX_NOTE, Method, Refusal, Request, Secret, ToMonitor, Totals, Trouble,
 };
 use crate::ffi::process::trim_memory;
+use crate::pop3::capability::{self, Offers};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{
-    self, Authorization, Command, Line, LoginStep, Malformed, MessageNumber, Step, Transaction,
+    self, Authorization, Command, Line, LoginStep, Malformed, Mechanism, MessageNumber, Step,
+    Transaction,
 };
 
 /// Who has not logged in by then is dropped, however much he talks: others want to be served.
@@ -28,9 +31,16 @@ const LONGEST_AUTHORIZATION: Duration = Duration::from_secs(180);
 /// The monitor is gone, so nobody can be told how the session ended.
 pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Result<()> {
     let client = Client::new(socket, start.idle_timeout);
-    let mut session = Session { start, client, monitor, retrieved: Totals::default() };
+    let mut session = Session {
+        start,
+        client,
+        monitor: Arc::new(monitor),
+        retrieved: Totals::default(),
+        offers_tls: None,
+        refused_plaintext: false,
+    };
     let ending = session.serve().err().unwrap_or(Ending::Quit);
-    let Session { client, mut monitor, retrieved, .. } = session;
+    let Session { client, monitor, retrieved, .. } = session;
     // First the monitor, so that the user's next session need not wait for this client to go.
     let told = monitor.send(&Request::End { ending, retrieved }, None);
     client.say_goodbye();
@@ -40,19 +50,19 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
 struct Session<'a> {
     start: &'a Start,
     client: Client,
-    monitor: ToMonitor,
+    monitor: Arc<ToMonitor>,
     retrieved: Totals,
-}
-
-/// A line, taken out of the buffer that is wiped, and what it asks for.
-enum Asked {
-    Nothing,
-    LogIn(Request),
-    Quit,
+    /// Whether STLS would work; `None` until somebody wants to know.
+    offers_tls: Option<bool>,
+    /// Whether the monitor knows that a password was refused.
+    refused_plaintext: bool,
 }
 
 impl Session<'_> {
     fn serve(&mut self) -> Result<(), Ending> {
+        if self.start.implicit_tls {
+            self.start_tls()?;
+        }
         reply::ok(&mut self.client.output, "POP3 server ready").map_err(ending)?;
         match self.authorize()? {
             Some(maildrop) => self.transact(maildrop),
@@ -62,28 +72,128 @@ impl Session<'_> {
 
     /// AUTHORIZATION: until somebody is logged in or says goodbye (`None`).
     fn authorize(&mut self) -> Result<Option<Maildrop>, Ending> {
-        let mut state = Authorization::default();
+        let mut state = self.authorization();
         let mut failures = 0;
         let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
         loop {
-            self.client.wait_for_line(self.monitor.as_fd(), Some(latest))?;
-            let output = &mut self.client.output;
-            let asked = self.client.input.take(|line| authorization_line(&mut state, line, output));
-            match asked.unwrap_or(Ok(Asked::Nothing)).map_err(ending)? {
-                Asked::Nothing => {}
-                Asked::Quit => return Ok(None),
-                Asked::LogIn(request) => match self.log_in(request)? {
-                    Ok(maildrop) => return Ok(Some(maildrop)),
-                    Err(refusal) => {
-                        refuse_login(&mut self.client.output, refusal).map_err(ending)?;
-                        failures += 1;
-                        if failures >= self.start.login_attempts {
-                            return Err(Ending::TooManyFailures);
-                        }
+            self.client.wait_for_line(self.monitor.as_fd(), Some(latest)).inspect_err(
+                |ending| {
+                    if *ending == Ending::WithoutTls {
+                        self.tell_failure("the client began with TLS where STLS is wanted first");
                     }
                 },
+            )?;
+            let output = &mut self.client.output;
+            let step = self.client.input.take(|line| authorization_line(&mut state, line, output));
+            match step.unwrap_or(Ok(LoginStep::Replied)).map_err(ending)? {
+                LoginStep::Replied => {}
+                LoginStep::Quit => return Ok(None),
+                LoginStep::ListCapabilities => self.list_capabilities()?,
+                LoginStep::StartTls => {
+                    if self.may_start_tls()? {
+                        self.start_tls()?;
+                        state = self.authorization();
+                    }
+                }
+                LoginStep::PasswordRefused => self.note_refused_plaintext()?,
+                LoginStep::Failed => failures += 1,
+                LoginStep::LogIn { user, password, mechanism } => {
+                    let method = match mechanism {
+                        None => Method::UserPass,
+                        Some(Mechanism::Plain) => Method::Plain,
+                        Some(Mechanism::Login) => Method::Login,
+                    };
+                    let password = Secret::from(password);
+                    match self.log_in(Request::Login { user, password, method })? {
+                        Ok(maildrop) => return Ok(Some(maildrop)),
+                        Err(refusal) => {
+                            refuse_login(&mut self.client.output, refusal).map_err(ending)?;
+                            failures += 1;
+                        }
+                    }
+                }
+            }
+            if failures >= self.start.login_attempts {
+                return Err(Ending::TooManyFailures);
             }
         }
+    }
+
+    fn authorization(&self) -> Authorization {
+        Authorization::new(self.takes_passwords())
+    }
+
+    fn takes_passwords(&self) -> bool {
+        self.client.is_encrypted() || self.start.takes_plaintext
+    }
+
+    fn list_capabilities(&mut self) -> Result<(), Ending> {
+        let stls = !self.client.is_encrypted() && self.offers_tls()?;
+        let offers = Offers { stls, passwords: self.takes_passwords() };
+        capability::before_login(offers, &mut self.client.output).map_err(ending)
+    }
+
+    /// Answers STLS (RFC 2595 section 4).
+    fn may_start_tls(&mut self) -> Result<bool, Ending> {
+        let refusal = if self.client.is_encrypted() {
+            Some("TLS has begun already")
+        } else if !self.offers_tls()? {
+            Some("this server has no certificate")
+        } else {
+            None
+        };
+        let output = &mut self.client.output;
+        match refusal {
+            None => reply::ok(output, "begin TLS"),
+            Some(why) => reply::err(output, why),
+        }
+        .map_err(ending)?;
+        Ok(refusal.is_none())
+    }
+
+    /// The monitor looks at the certificates only when somebody wants to know.
+    fn offers_tls(&mut self) -> Result<bool, Ending> {
+        if let Some(known) = self.offers_tls {
+            return Ok(known);
+        }
+        self.tell(&Request::OffersTls)?;
+        match self.monitor.receive() {
+            Ok((Answer::OffersTls(offered), None)) => Ok(*self.offers_tls.insert(offered)),
+            Ok(_) | Err(_) => Err(self.fail()),
+        }
+    }
+
+    fn start_tls(&mut self) -> Result<(), Ending> {
+        let deadline = Deadline::after(self.start.handshake_timeout);
+        self.monitor.send(&Request::BeginTls, None).map_err(|_| Ending::Failed)?;
+        let started = match self.monitor.receive() {
+            Ok((Answer::Certificates, Some(list))) => tls::config(list, &self.monitor)
+                .and_then(|config| self.client.start_tls(Arc::new(config), deadline)),
+            Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned()),
+            Ok(_) | Err(_) => return Err(Ending::Failed),
+        };
+        match started {
+            Ok(encryption) => {
+                let told = self.monitor.send(&Request::Encrypted(encryption), None);
+                told.map_err(|_| Ending::Failed)
+            }
+            Err(reason) => {
+                self.tell_failure(&reason);
+                Err(Ending::WithoutTls)
+            }
+        }
+    }
+
+    fn tell_failure(&self, reason: &str) {
+        // If the monitor is gone, the session is at its end anyway.
+        let _ = self.monitor.send(&Request::HandshakeFailed(reason.to_owned()), None);
+    }
+
+    fn note_refused_plaintext(&mut self) -> Result<(), Ending> {
+        if !std::mem::replace(&mut self.refused_plaintext, true) {
+            self.tell(&Request::PlaintextRefused)?;
+        }
+        Ok(())
     }
 
     fn log_in(&mut self, request: Request) -> Result<Result<Maildrop, Refusal>, Ending> {
@@ -225,7 +335,7 @@ impl Session<'_> {
     fn update(&mut self, maildrop: &Maildrop, state: &Transaction) -> Result<(), Ending> {
         // A pipelining client may have sent QUIT long before it has read the replies.
         self.client.output.flush().map_err(ending)?;
-        let outcome = update::run(&mut self.monitor, maildrop, state).map_err(|_| Ending::Failed);
+        let outcome = update::run(&self.monitor, maildrop, state).map_err(|_| Ending::Failed);
         let output = &mut self.client.output;
         match outcome {
             Ok(Update::NothingToDo) => reply::ok(output, "goodbye"),
@@ -257,7 +367,7 @@ impl Session<'_> {
 
     /// Sends the monitor a new list of unique-ids, if there is one.
     fn remember(&mut self, text: Option<String>) -> Result<(), Ending> {
-        send_remembered(&mut self.monitor, text).map_err(|_| Ending::Failed)
+        send_remembered(&self.monitor, text).map_err(|_| Ending::Failed)
     }
 
     fn tell(&mut self, request: &Request) -> Result<(), Ending> {
@@ -275,7 +385,7 @@ impl Session<'_> {
 }
 
 /// Sends `text` in pieces; an empty one too, since it means that nothing is to be kept.
-pub(super) fn send_remembered(monitor: &mut ToMonitor, text: Option<String>) -> io::Result<()> {
+pub(super) fn send_remembered(monitor: &ToMonitor, text: Option<String>) -> io::Result<()> {
     let Some(text) = text else { return Ok(()) };
     let mut rest = text.as_str();
     loop {
@@ -293,15 +403,18 @@ fn authorization_line(
     state: &mut Authorization,
     line: Line<'_>,
     output: &mut Output,
-) -> io::Result<Asked> {
-    let Some(command) = command(line, output)? else { return Ok(Asked::Nothing) };
-    Ok(match state.on(command, output)? {
-        LoginStep::Replied => Asked::Nothing,
-        LoginStep::Quit => Asked::Quit,
-        LoginStep::LogIn { user, password } => {
-            Asked::LogIn(Request::Login { user, password: Secret::new(password) })
-        }
-    })
+) -> io::Result<LoginStep> {
+    if state.awaits_response() {
+        let response = match line {
+            Line::Whole(response) => Some(response),
+            Line::TooLong => None,
+        };
+        return state.on_response(response, output);
+    }
+    match command(line, output)? {
+        Some(command) => state.on(command, output),
+        None => Ok(LoginStep::Replied),
+    }
 }
 
 fn transaction_line(

@@ -34,6 +34,8 @@ const ALLOWED: &[i64] = &[
     // Time, where the vdso has none.
     libc::SYS_clock_gettime,
     libc::SYS_restart_syscall,
+    // Random numbers for TLS.
+    libc::SYS_getrandom,
     // Locks of the C library's allocator.
     libc::SYS_futex,
     // The end.

@@ -30,7 +30,7 @@ pub(super) enum Update {
 ///
 /// The monitor is gone, or gave an answer to something else.
 pub(super) fn run(
-    monitor: &mut ToMonitor,
+    monitor: &ToMonitor,
     maildrop: &Maildrop,
     state: &Transaction,
 ) -> io::Result<Update> {

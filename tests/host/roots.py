@@ -23,13 +23,15 @@ UNUSED_FOR = 3 * 24 * 3600  # seconds; then a root with an old recipe is removed
 RELEASES = {"bookworm": "12", "trixie": "13"}
 
 # A host as a Debian installer leaves it, less what an isolated test host has no use for.
-BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "procps", "passwd", "login")
+BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "procps", "passwd", "login",
+        # What the package recommends: hosts have no network to fetch it from.
+        "ssl-cert")
 
 # Named sets of packages that a layer puts on top of the base.
 LAYERS = {
     # POP3 clients, and what the PAM tests configure.
     "clients": ("curl", "python3", "fetchmail", "mpop", "getmail6", "mutt", "libnss-extrausers",
-                "procmail", "man-db", "netbase", "strace",
+                "procmail", "man-db", "netbase", "strace", "gnutls-bin", "sslscan", "testssl.sh",
                 # Small file systems of a test's own.
                 "btrfs-progs", "e2fsprogs", "xfsprogs",
                 # A PAM module made by a test.

@@ -1,0 +1,291 @@
+//! The connection: octets in and out, encrypted once TLS has begun.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+
+use super::deadline::Deadline;
+use crate::channel::{Encryption, Ending, MAX_REASON};
+
+/// A TLS record that begins a handshake (RFC 8446 section 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// A socket, and the encryption on it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    socket: OwnedFd,
+    tls: Option<Box<ServerConnection>>,
+    idle_timeout: Duration,
+}
+
+impl Stream {
+    pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
+        Self { socket, tls: None, idle_timeout }
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Serves a TLS handshake. Whatever was read before it must be forgotten.
+    ///
+    /// # Errors
+    ///
+    /// Says why there is no TLS; the client was told in its own language.
+    pub(super) fn start_tls(
+        &mut self,
+        config: Arc<ServerConfig>,
+        deadline: Deadline,
+    ) -> Result<Encryption, String> {
+        let mut tls =
+            Box::new(ServerConnection::new(config).map_err(|error| bounded(&error.to_string()))?);
+        let mut is_first = true;
+        while tls.is_handshaking() {
+            let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            deadline.wait_for(&mut wanted).map_err(in_handshake)?;
+            if is_first && !begins_handshake(&self.socket) {
+                return Err("the client does not speak TLS".to_owned());
+            }
+            is_first = false;
+            match tls.read_tls(&mut Socket(&self.socket)) {
+                Ok(0) => return Err("the client went away".to_owned()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(in_handshake(error)),
+            }
+            let outcome = tls.process_new_packets();
+            // In case of trouble this is the alert that says so.
+            let sent = write_tls(&mut tls, &self.socket, || deadline);
+            outcome.map_err(|error| bounded(&error.to_string()))?;
+            sent.map_err(in_handshake)?;
+        }
+        let encryption = encryption(&tls);
+        self.tls = Some(tls);
+        Ok(encryption)
+    }
+
+    /// Receives something, and waits for it until `deadline`; never 0.
+    ///
+    /// # Errors
+    ///
+    /// How the session ends instead.
+    pub(super) fn receive(
+        &mut self,
+        room: &mut [u8],
+        monitor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<usize, Ending> {
+        loop {
+            match &mut self.tls {
+                None => match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+                    Ok(0) => return Err(Ending::Disconnected),
+                    Ok(count) => return Ok(count),
+                    Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
+                    Err(_) => return Err(Ending::Disconnected),
+                },
+                Some(tls) => match tls.reader().read(room) {
+                    Ok(0) => return Err(Ending::Disconnected),
+                    Ok(count) => return Ok(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if decrypt(tls, &self.socket, self.idle_timeout)? {
+                            continue;
+                        }
+                    }
+                    // Without close_notify: somebody cut the connection.
+                    Err(_) => return Err(Ending::Disconnected),
+                },
+            }
+            let mut wanted = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                // Nothing is expected from the monitor, but its end is an end.
+                PollFd::new(monitor, PollFlags::empty()),
+            ];
+            deadline.wait_for(&mut wanted).map_err(super::client::ending)?;
+            if wanted.get(1).and_then(PollFd::any).unwrap_or(false) {
+                return Err(Ending::Failed);
+            }
+        }
+    }
+
+    /// Sends all of `octets`; a client that takes none of them for too long is gone.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut`, and send(2)'s.
+    pub(super) fn send_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        let patience = Patience::new(self.idle_timeout);
+        let Some(tls) = &mut self.tls else {
+            while !octets.is_empty() {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                match send(self.socket.as_raw_fd(), octets, flags) {
+                    Ok(count) => octets = octets.get(count..).unwrap_or_default(),
+                    Err(nix::Error::EINTR) => {}
+                    Err(nix::Error::EAGAIN) => wait_for_room(&self.socket, patience.deadline())?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            return Ok(());
+        };
+        while !octets.is_empty() {
+            // It takes as much as it wants to keep.
+            let count = tls.writer().write(octets)?;
+            octets = octets.get(count..).unwrap_or_default();
+            write_tls(tls, &self.socket, || patience.deadline())?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will come.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let patience = Patience::new(self.idle_timeout);
+            write_tls(tls, &self.socket, || patience.deadline())?;
+        }
+        Ok(shutdown(self.socket.as_raw_fd(), Shutdown::Write)?)
+    }
+
+    /// Waits until the client closes the connection, or until `deadline`, and throws away what it
+    /// sends.
+    pub(super) fn drain(&self, deadline: Deadline) {
+        let mut ignored = [0; 4096];
+        loop {
+            let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            if deadline.wait_for(&mut wanted).is_err() {
+                return;
+            }
+            match recv(self.socket.as_raw_fd(), &mut ignored, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return,
+                Ok(_) | Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Takes records from the socket; false when there are none.
+fn decrypt(
+    tls: &mut ServerConnection,
+    socket: &OwnedFd,
+    idle_timeout: Duration,
+) -> Result<bool, Ending> {
+    match tls.read_tls(&mut Socket(socket)) {
+        // The reader will tell whether this was a goodbye.
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        Err(_) => return Err(Ending::Disconnected),
+    }
+    let outcome = tls.process_new_packets();
+    let patience = Patience::new(idle_timeout);
+    let sent = write_tls(tls, socket, || patience.deadline());
+    if outcome.is_err() || sent.is_err() { Err(Ending::Disconnected) } else { Ok(true) }
+}
+
+/// Sends the records that are ready.
+fn write_tls(
+    tls: &mut ServerConnection,
+    socket: &OwnedFd,
+    deadline: impl Fn() -> Deadline,
+) -> io::Result<()> {
+    while tls.wants_write() {
+        match tls.write_tls(&mut Socket(socket)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait_for_room(socket, deadline())?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_room(socket: &OwnedFd, deadline: Deadline) -> io::Result<()> {
+    deadline.wait_for(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)])
+}
+
+/// A deadline that is counted from the first time that somebody has to wait.
+struct Patience {
+    span: Duration,
+    deadline: std::cell::OnceCell<Deadline>,
+}
+
+impl Patience {
+    fn new(span: Duration) -> Self {
+        Self { span, deadline: std::cell::OnceCell::new() }
+    }
+
+    fn deadline(&self) -> Deadline {
+        *self.deadline.get_or_init(|| Deadline::after(self.span))
+    }
+}
+
+/// A socket that never waits.
+struct Socket<'a>(&'a OwnedFd);
+
+impl Read for Socket<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        again(|| recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT))
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(octets)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        again(|| sendmsg::<()>(self.0.as_raw_fd(), parts, &[], flags, None))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn again(mut act: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match act() {
+            Err(nix::Error::EINTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+/// Looks at the first octet without taking it.
+fn begins_handshake(socket: &OwnedFd) -> bool {
+    let mut first = [0];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    let count = recv(socket.as_raw_fd(), &mut first, flags);
+    // Nothing, or an end, shows itself when it is read.
+    count != Ok(1) || first == [HANDSHAKE_RECORD]
+}
+
+fn encryption(tls: &ServerConnection) -> Encryption {
+    let suite = tls.negotiated_cipher_suite();
+    Encryption {
+        version: tls.protocol_version().map(u16::from).unwrap_or_default(),
+        suite: suite.map(|suite| suite.suite().into()).unwrap_or_default(),
+        group: tls.negotiated_key_exchange_group().map(|group| group.name().into()),
+        server_name: tls.server_name().map(bounded),
+        resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
+fn in_handshake(error: io::Error) -> String {
+    if error.kind() == io::ErrorKind::TimedOut {
+        "the handshake took too long (handshake-timeout)".to_owned()
+    } else {
+        bounded(&error.to_string())
+    }
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().take(MAX_REASON / 4).collect()
+}

@@ -1,0 +1,203 @@
+//! TLS as the worker speaks it: everything but the private keys and the keys of tickets, which the
+//! monitor has.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme};
+use webpki::EndEntityCert;
+
+use crate::channel::{
+    Answer, Certificate, KeyKind, MAX_TICKET, Request, Secret, ToMonitor, from_descriptor,
+};
+
+/// The protocol's name in ALPN (RFC 7301): a client that wants to talk to a web server here, because
+/// somebody led it astray, is turned away.
+const ALPN: &[u8] = b"pop3";
+
+/// Seconds that a client may keep a ticket.
+const TICKET_LIFETIME: u32 = 6 * 3600;
+
+/// Tickets of one client that are looked at; who has more begins anew.
+const MAX_OPENED: u32 = 8;
+
+/// Has the cryptographic library open and map whatever it wants, while that is allowed.
+pub(super) fn prepare() {
+    let _ = aws_lc_rs::rand::fill(&mut [0; 16]);
+}
+
+/// How this server speaks TLS, with the certificates in `list`.
+///
+/// # Errors
+///
+/// Says what is wrong with them.
+pub(super) fn config(list: OwnedFd, monitor: &Arc<ToMonitor>) -> Result<ServerConfig, String> {
+    let list = from_descriptor(list).map_err(|error| format!("list of certificates: {error}"))?;
+    let provider = CryptoProvider {
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..default_provider()
+    };
+    let certificates = list.into_iter().zip(0..).map(|(it, place)| lend(it, place, monitor));
+    let resolver = Certificates(certificates.collect());
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = Arc::new(Tickets { monitor: Arc::clone(monitor), opened: 0.into() });
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}
+
+fn lend(certificate: Certificate, place: u8, monitor: &Arc<ToMonitor>) -> Arc<CertifiedKey> {
+    let chain = certificate.chain.into_iter().map(CertificateDer::from).collect();
+    let key = MonitorKey { monitor: Arc::clone(monitor), place, kind: certificate.key };
+    Arc::new(CertifiedKey::new(chain, Arc::new(key)))
+}
+
+/// All certificates, the first one for those who ask for none of them.
+#[derive(Debug)]
+struct Certificates(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        let can_be_used = |it: &&Arc<CertifiedKey>| it.key.choose_scheme(schemes).is_some();
+        let wanted = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let named =
+            wanted.and_then(|name| self.0.iter().filter(can_be_used).find(|it| is_for(it, &name)));
+        named.or_else(|| self.0.iter().find(can_be_used)).cloned()
+    }
+}
+
+fn is_for(certified: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let certificate = certified.end_entity_cert().ok();
+    certificate
+        .and_then(|certificate| EndEntityCert::try_from(certificate).ok())
+        .is_some_and(|certificate| certificate.verify_is_valid_for_subject_name(name).is_ok())
+}
+
+/// A key that the monitor has.
+#[derive(Debug, Clone)]
+struct MonitorKey {
+    monitor: Arc<ToMonitor>,
+    /// In the list of certificates.
+    place: u8,
+    kind: KeyKind,
+}
+
+impl SigningKey for MonitorKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let scheme = schemes(self.kind).iter().find(|scheme| offered.contains(scheme))?;
+        Some(Box::new(MonitorSigner { key: self.clone(), scheme: *scheme }))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.kind {
+            KeyKind::Rsa => SignatureAlgorithm::RSA,
+            KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => {
+                SignatureAlgorithm::ECDSA
+            }
+            KeyKind::Ed25519 => SignatureAlgorithm::ED25519,
+        }
+    }
+}
+
+/// How a key can sign, the best way first.
+fn schemes(kind: KeyKind) -> &'static [SignatureScheme] {
+    use SignatureScheme as S;
+    match kind {
+        KeyKind::Rsa => &[
+            S::RSA_PSS_SHA256,
+            S::RSA_PSS_SHA384,
+            S::RSA_PSS_SHA512,
+            S::RSA_PKCS1_SHA256,
+            S::RSA_PKCS1_SHA384,
+            S::RSA_PKCS1_SHA512,
+        ],
+        KeyKind::EcdsaP256 => &[S::ECDSA_NISTP256_SHA256],
+        KeyKind::EcdsaP384 => &[S::ECDSA_NISTP384_SHA384],
+        KeyKind::EcdsaP521 => &[S::ECDSA_NISTP521_SHA512],
+        KeyKind::Ed25519 => &[S::ED25519],
+    }
+}
+
+#[derive(Debug)]
+struct MonitorSigner {
+    key: MonitorKey,
+    scheme: SignatureScheme,
+}
+
+impl Signer for MonitorSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        let MonitorKey { monitor, place: certificate, .. } = &self.key;
+        let (certificate, scheme) = (*certificate, self.scheme.into());
+        let request = Request::Sign { certificate, scheme, input: message.to_vec() };
+        let Some(Answer::Signature(signature)) = ask(monitor, &request) else {
+            return Err(rustls::Error::General("no signature".to_owned()));
+        };
+        Ok(signature)
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.scheme
+    }
+}
+
+/// Tickets that only the monitor can make and read.
+#[derive(Debug)]
+struct Tickets {
+    monitor: Arc<ToMonitor>,
+    opened: AtomicU32,
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        TICKET_LIFETIME
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        // Room for what encryption adds.
+        if plain.len() > MAX_TICKET - 100 {
+            return None;
+        }
+        let answer = ask(&self.monitor, &Request::SealTicket(Secret::new(plain)));
+        if let Some(Answer::SealedTicket(ticket)) = answer { ticket } else { None }
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let is_one_too_many = self.opened.fetch_add(1, Ordering::Relaxed) >= MAX_OPENED;
+        if ticket.len() > MAX_TICKET || is_one_too_many {
+            return None;
+        }
+        let answer = ask(&self.monitor, &Request::OpenTicket(ticket.to_vec()));
+        let Some(Answer::OpenedTicket(state)) = answer else { return None };
+        state.map(|state| state.expose().to_vec())
+    }
+}
+
+fn ask(monitor: &ToMonitor, request: &Request) -> Option<Answer> {
+    monitor.send(request, None).ok()?;
+    match monitor.receive().ok()? {
+        (answer, None) => Some(answer),
+        (_, Some(_)) => None,
+    }
+}
