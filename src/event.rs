@@ -384,6 +384,7 @@ fn method_name(method: Method) -> &'static str {
         Method::UserPass => "USER",
         Method::Plain => "PLAIN",
         Method::Login => "LOGIN",
+        Method::External => "EXTERNAL",
     }
 }
 

@@ -13,12 +13,13 @@
 //! unsafe. Who may use whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
-//! cli     -> journal monitor settings
-//! monitor -> as_user channel event ffi mbox settings worker
-//! worker  -> channel ffi mbox pop3
-//! as_user -> channel ffi
-//! channel -> ffi
-//! event   -> channel settings
+//! cli      -> journal monitor settings
+//! monitor  -> as_user channel event ffi mbox settings worker
+//! worker   -> channel ffi mbox pop3
+//! as_user  -> channel ffi
+//! channel  -> ffi
+//! event    -> channel settings
+//! settings -> channel
 //! ```
 
 pub mod as_user;

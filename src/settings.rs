@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::channel::NameIn;
+
 /// Where the settings are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -47,6 +49,8 @@ pub struct Settings {
     /// Certificates to show; `None` for the unit's credentials or Debian's own pair, and an empty
     /// list for no TLS.
     pub certificates: Option<Vec<CertificateFiles>>,
+    /// Who may log in with a certificate (AUTH EXTERNAL); nobody by default.
+    pub client_certificates: Option<ClientCertificates>,
     /// A TLS handshake that takes longer ends the session.
     pub handshake_timeout: Span<1>,
     /// After so many failed logins the connection is closed.
@@ -75,6 +79,7 @@ impl Default for Settings {
             max_mailbox_size: Size(None),
             plaintext_login: PlaintextLogin::Loopback,
             certificates: None,
+            client_certificates: None,
             handshake_timeout: Span(Duration::from_secs(30)),
             login_attempts: Count(3),
             idle_timeout: Span(RFC_IDLE_TIMEOUT),
@@ -217,6 +222,17 @@ pub struct CertificateFiles {
     /// Its private key.
     #[serde(deserialize_with = "absolute")]
     pub key: PathBuf,
+}
+
+/// Which certificates of clients are accepted, and for whom they stand.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// The authorities that issue them, in PEM.
+    #[serde(deserialize_with = "absolute")]
+    pub ca: PathBuf,
+    /// Where in a certificate the user is named.
+    pub user: NameIn,
 }
 
 fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
@@ -401,6 +417,14 @@ mod tests {
         assert!(Settings::parse("certificates = [{ chain = \"/a\" }]").is_err());
         assert!(Settings::parse("certificates = [{ chain = \"a\", key = \"/b\" }]").is_err());
         assert!(Settings::parse("plaintext-login = \"yes\"").is_err());
+    }
+
+    #[test]
+    fn client_certificates_name_their_authority_and_rule() {
+        let text = "client-certificates = { ca = \"/ca.pem\", user = \"common-name\" }";
+        let clients = Settings::parse(text).unwrap().client_certificates.unwrap();
+        assert_eq!((clients.ca, clients.user), ("/ca.pem".into(), NameIn::CommonName));
+        assert!(Settings::parse("client-certificates = { ca = \"/ca.pem\" }").is_err());
     }
 
     #[test]

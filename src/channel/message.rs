@@ -51,6 +51,12 @@ pub enum Request {
         /// The commands that it came with.
         method: Method,
     },
+    /// The client's certificate, which a trusted authority issued, says that it is this user: check
+    /// the account and open the maildrop.
+    LoginByCertificate {
+        /// Who, as the certificate says.
+        user: Vec<u8>,
+    },
     /// The maildrop is scanned: the mailbox may be unlocked.
     Scanned(Totals),
     /// The mailbox is not one that can be served.
@@ -84,8 +90,8 @@ pub enum Request {
 pub enum Answer {
     /// Whether there is a certificate.
     OffersTls(bool),
-    /// The list of certificates is attached (`Certificate`).
-    Certificates,
+    /// What a handshake needs is attached ([`TlsMaterial`](super::TlsMaterial)).
+    TlsMaterial,
     /// There is none.
     NoCertificate,
     /// The signature.
@@ -138,6 +144,8 @@ pub enum Method {
     Plain,
     /// AUTH LOGIN.
     Login,
+    /// AUTH EXTERNAL (RFC 4422 appendix A), with a certificate.
+    External,
 }
 
 /// What a handshake settled on, as the numbers of TLS.

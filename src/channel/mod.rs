@@ -20,7 +20,7 @@ use nix::sys::socket::{
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
-pub use certificates::{Certificate, KeyKind, as_descriptor, from_descriptor};
+pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use message::{
     Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, Order,
     Outcome, Range, Recovery, Refusal, Report, Request, Totals, Trouble,

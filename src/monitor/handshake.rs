@@ -14,12 +14,12 @@ impl Session<'_> {
         if self.log.encryption.is_some() {
             return Err(Broken::Worker("a second TLS handshake".to_owned()));
         }
-        let list = self.keys.list(self.settings, self.log)?;
-        let (answer, phase) = match list {
-            Some(_) => (Answer::Certificates, Phase::Handshaking),
+        let material = self.keys.material(self.settings, self.log)?;
+        let (answer, phase) = match material {
+            Some(_) => (Answer::TlsMaterial, Phase::Handshaking),
             None => (Answer::NoCertificate, Phase::AwaitingLogin),
         };
-        self.worker.channel.send(&answer, list.as_ref().map(AsFd::as_fd))?;
+        self.worker.channel.send(&answer, material.as_ref().map(AsFd::as_fd))?;
         Ok(phase)
     }
 

@@ -37,13 +37,14 @@ pub(super) enum Denied {
     Impossible,
 }
 
-/// Lets PAM judge `user` and `password` and opens the PAM session.
+/// Lets PAM judge `user` and `password` and opens the PAM session. Who comes by a certificate has
+/// no password; PAM judges the account then.
 ///
 /// A refusal takes as long for an unknown user, a wrong password, root and a locked account: PAM
 /// runs for each of them, and the answer waits for the same delay.
 pub(super) fn log_in(
     user: &[u8],
-    password: &Secret,
+    password: Option<&Secret>,
     settings: &Settings,
     log: &mut Session,
     worker: BorrowedFd<'_>,
@@ -109,6 +110,13 @@ impl From<Failure> for Refused {
     }
 }
 
+/// What shows that a client is who it says.
+enum Proof {
+    Password(Password),
+    /// TLS has looked at it.
+    Certificate,
+}
+
 struct Attempt<'a> {
     log: &'a mut Session,
     delay: &'a mut std::time::Duration,
@@ -116,7 +124,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn run(&mut self, user: &[u8], password: &Secret) -> Result<LoggedIn, Refused> {
+    fn run(&mut self, user: &[u8], password: Option<&Secret>) -> Result<LoggedIn, Refused> {
         // Without it libpam would silently take the service `other`, which may let people in.
         let is_there = |path: &&str| Path::new(path).exists();
         if is_there(&SERVICE_DIRECTORY) && !SERVICE_FILES.iter().any(is_there) {
@@ -135,20 +143,21 @@ impl Attempt<'_> {
             self.watchdog.name(self.log);
         }
         let is_root = known.as_ref().is_some_and(|account| account.uid.is_root());
-        let (password, forbidden) = match password.expose() {
+        let (proof, forbidden) = match password.map(Secret::expose) {
             _ if is_root => (None, Some("root does not get mail here")),
-            [] => (None, Some("empty password")),
-            octets => match Password::new(octets) {
-                Some(password) => (Some(password), None),
+            None => (Some(Proof::Certificate), None),
+            Some([]) => (None, Some("empty password")),
+            Some(octets) => match Password::new(octets) {
+                Some(password) => (Some(Proof::Password(password)), None),
                 None => (None, Some("password that PAM cannot take")),
             },
         };
         // PAM runs in any case, so that every refusal takes its way and its time.
-        let password = password
-            .or_else(impossible_password)
+        let proof = proof
+            .or_else(|| impossible_password().map(Proof::Password))
             .ok_or_else(|| Refused::Impossible("the kernel has no random numbers".to_owned()))?;
         let mut pam = Transaction::start(SERVICE, &asked)?;
-        let judged = self.judge(&mut pam, password);
+        let judged = self.judge(&mut pam, proof);
         *self.delay = (*self.delay).max(pam.wanted_delay());
         for message in pam.take_messages() {
             self.log.log(&Event::PamMessage(&printable(message.as_bytes())));
@@ -179,14 +188,16 @@ impl Attempt<'_> {
         Ok(LoggedIn { account, pam })
     }
 
-    fn judge(&mut self, pam: &mut Transaction, password: Password) -> Result<(), Failure> {
+    fn judge(&mut self, pam: &mut Transaction, proof: Proof) -> Result<(), Failure> {
         if let Some((address, _)) = self.log.client {
             if let Ok(host) = CString::new(address.to_string()) {
                 pam.set_remote_host(&host)?;
             }
         }
         pam.set_terminal(TERMINAL)?;
-        pam.authenticate(password)?;
+        if let Proof::Password(password) = proof {
+            pam.authenticate(password)?;
+        }
         pam.check_account()
     }
 }

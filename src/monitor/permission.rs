@@ -32,6 +32,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::HandshakeFailed(_)
                 | Request::PlaintextRefused
                 | Request::Login { .. }
+                | Request::LoginByCertificate { .. }
                 | Request::End { .. }
         ) | (
             Handshaking,
@@ -94,6 +95,8 @@ mod tests {
         };
         for phase in [Phase::Handshaking, Phase::Scanning, Phase::MaildropOpen, Phase::Updating] {
             assert!(!allows(phase, &login()), "{phase:?}");
+            let by_certificate = Request::LoginByCertificate { user: Vec::new() };
+            assert!(!allows(phase, &by_certificate), "{phase:?}");
         }
     }
 

@@ -169,7 +169,13 @@ impl Session<'_> {
                     phase
                 }
                 Request::Login { user, password, method } => {
-                    self.log_in(&user, password, method)?
+                    let is_allowed = self.log.encryption.is_some() || self.takes_plaintext;
+                    self.log_in(&user, Some(password), method, is_allowed)?
+                }
+                Request::LoginByCertificate { user } => {
+                    let is_allowed = self.log.encryption.is_some()
+                        && self.settings.client_certificates.is_some();
+                    self.log_in(&user, None, Method::External, is_allowed)?
                 }
                 Request::Remember(piece) => {
                     self.remember(&piece)?;
@@ -231,17 +237,24 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn log_in(&mut self, user: &[u8], password: Secret, method: Method) -> Result<Phase, Broken> {
-        if self.log.encryption.is_none() && !self.takes_plaintext {
-            return Err(Broken::Worker("a login without encryption".to_owned()));
+    /// Logs in with a password, or by the word of the worker that there is a certificate.
+    fn log_in(
+        &mut self,
+        user: &[u8],
+        password: Option<Secret>,
+        method: Method,
+        is_allowed: bool,
+    ) -> Result<Phase, Broken> {
+        if !is_allowed {
+            return Err(Broken::Worker("a login that the settings do not allow".to_owned()));
         }
-        // PAM modules, and later helpers, need not have them in memory.
-        self.keys = Keys::default();
-        self.log.method = Some(method);
         if self.attempts >= self.settings.login_attempts.0 {
             return Err(Broken::Worker("more logins than login-attempts".to_owned()));
         }
         self.attempts += 1;
+        self.log.method = Some(method);
+        // PAM modules, and later helpers, need not have them in memory.
+        self.keys = Keys::default();
         let refusal = match self.judge(user, password) {
             Ok(logged_in) => match self.open_maildrop(logged_in)? {
                 None => return Ok(Phase::Scanning),
@@ -256,9 +269,9 @@ impl Session<'_> {
 
     /// Takes the password, so that it is wiped before a helper is forked.
     #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
-    fn judge(&mut self, user: &[u8], password: Secret) -> Result<LoggedIn, Denied> {
+    fn judge(&mut self, user: &[u8], password: Option<Secret>) -> Result<LoggedIn, Denied> {
         let worker = self.worker.channel.as_fd();
-        login::log_in(user, &password, self.settings, self.log, worker)
+        login::log_in(user, password.as_ref(), self.settings, self.log, worker)
     }
 
     /// The worker has read the mailbox: TRANSACTION begins.

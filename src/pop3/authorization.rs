@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use zeroize::Zeroizing;
 
-use super::sasl::{Awaited, MECHANISMS, Mechanism, Turn};
-use super::{Command, reply};
+use super::Command;
+use super::capability::Offers;
+use super::reply::{self, Code};
+use super::sasl::{Awaited, Mechanism, Turn};
 
 /// Longest user name, in octets: room for `user@some.long.domain`.
 const MAX_USER: usize = 255;
@@ -19,6 +21,8 @@ pub struct Authorization {
     awaited: Option<Awaited>,
     /// Whether passwords may be sent over this connection.
     takes_passwords: bool,
+    /// The user that the client's certificate names.
+    certified: Option<String>,
 }
 
 /// What a line in AUTHORIZATION leads to.
@@ -44,15 +48,27 @@ pub enum Step {
         /// AUTH's mechanism; `None` for USER and PASS.
         mechanism: Option<Mechanism>,
     },
+    /// This user, whom the certificate names, wants to log in.
+    LogInCertified {
+        /// Who.
+        user: String,
+    },
     /// The client says goodbye; the reply is written.
     Quit,
 }
 
 impl Authorization {
-    /// The beginning, on a connection that passwords may be sent over, or may not.
+    /// The beginning, on a connection that passwords may be sent over, or may not, by a client
+    /// whose certificate names the user `certified`.
     #[must_use]
-    pub fn new(takes_passwords: bool) -> Self {
-        Self { takes_passwords, ..Self::default() }
+    pub fn new(takes_passwords: bool, certified: Option<String>) -> Self {
+        Self { takes_passwords, certified, ..Self::default() }
+    }
+
+    /// What there is on this connection.
+    #[must_use]
+    pub fn offers(&self) -> Offers {
+        Offers { passwords: self.takes_passwords, external: self.certified.is_some() }
     }
 
     /// Whether the next line is a response within AUTH, and not a command.
@@ -85,12 +101,8 @@ impl Authorization {
         match command {
             Command::Capa => return Ok(Step::ListCapabilities),
             Command::Stls => return Ok(Step::StartTls),
-            Command::User(_) | Command::Pass(_) | Command::Auth(Some(_), _)
-                if !self.takes_passwords =>
-            {
-                self.user = None;
-                reply::err(out, "no password without encryption: use STLS, or TLS on port 995")?;
-                return Ok(Step::PasswordRefused);
+            Command::User(_) | Command::Pass(_) if !self.takes_passwords => {
+                return self.refuse_password(out);
             }
             Command::User(name) if name.len() > MAX_USER => {
                 self.user = None;
@@ -109,14 +121,20 @@ impl Authorization {
             },
             Command::Auth(None, _) => {
                 reply::ok(out, "mechanisms follow")?;
-                if self.takes_passwords {
-                    MECHANISMS.iter().try_for_each(|name| write!(out, "{name}\r\n"))?;
+                for name in self.offers().mechanisms() {
+                    write!(out, "{name}\r\n")?;
                 }
                 out.write_all(b".\r\n")?;
             }
             Command::Auth(Some(name), initial) => {
                 self.user = None;
                 match Mechanism::named(name) {
+                    Some(Mechanism::External) if self.certified.is_none() => {
+                        reply::err(out, "no certificate that names a user")?;
+                    }
+                    Some(Mechanism::Plain | Mechanism::Login) if !self.takes_passwords => {
+                        return self.refuse_password(out);
+                    }
                     Some(mechanism) => return self.turn(mechanism.begin(initial), out),
                     None => reply::err(out, "unknown mechanism")?,
                 }
@@ -140,6 +158,12 @@ impl Authorization {
         Ok(Step::Replied)
     }
 
+    fn refuse_password(&mut self, out: &mut impl Write) -> io::Result<Step> {
+        self.user = None;
+        reply::err(out, "no password without encryption: use STLS, or TLS on port 995")?;
+        Ok(Step::PasswordRefused)
+    }
+
     fn turn(&mut self, turn: Turn, out: &mut impl Write) -> io::Result<Step> {
         match turn {
             Turn::Challenge(awaited) => {
@@ -153,6 +177,15 @@ impl Authorization {
             Turn::LogIn { user, password, mechanism } => {
                 return Ok(Step::LogIn { user, password, mechanism: Some(mechanism) });
             }
+            Turn::Identified(wanted) => match &self.certified {
+                Some(user) if wanted.is_empty() || wanted == user.as_bytes() => {
+                    return Ok(Step::LogInCertified { user: user.clone() });
+                }
+                Some(_) | None => {
+                    reply::err_with(out, Code::Auth, "the certificate names somebody else")?;
+                    return Ok(Step::Failed);
+                }
+            },
             Turn::Cancelled => reply::err(out, "cancelled")?,
             Turn::Refused(why) => {
                 reply::err(out, why)?;
@@ -169,7 +202,7 @@ mod tests {
     use crate::pop3::parse;
 
     fn replies(lines: &[&str]) -> String {
-        let mut state = Authorization::new(true);
+        let mut state = Authorization::new(true, None);
         let mut out = Vec::new();
         for line in lines {
             let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
@@ -189,7 +222,7 @@ mod tests {
 
     #[test]
     fn pass_takes_the_user_away_so_that_the_next_try_names_one() {
-        let mut state = Authorization::new(true);
+        let mut state = Authorization::new(true, None);
         let mut out = Vec::new();
         state.on(Command::User(b"alice"), &mut out).unwrap();
         let step = state.on(Command::Pass(b"x"), &mut out).unwrap();
@@ -213,7 +246,7 @@ mod tests {
 
     #[test]
     fn no_password_is_taken_where_none_may_be_sent() {
-        let mut state = Authorization::new(false);
+        let mut state = Authorization::new(false, None);
         let mut out = Vec::new();
         for line in ["USER alice", "PASS x", "AUTH PLAIN AGFsaWNlAHg=", "AUTH LOGIN"] {
             let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
@@ -225,7 +258,7 @@ mod tests {
 
     #[test]
     fn auth_takes_an_initial_response_or_asks() {
-        let mut state = Authorization::new(true);
+        let mut state = Authorization::new(true, None);
         let mut out = Vec::new();
         let step = state.on(parse(b"AUTH PLAIN AGFsaWNlAHg=").unwrap(), &mut out).unwrap();
         assert_eq!(step, log_in(Some(Mechanism::Plain)));
@@ -242,7 +275,7 @@ mod tests {
         for (response, step) in
             [(Some(&b"*"[..]), Step::Replied), (Some(b"!"), Step::Failed), (None, Step::Failed)]
         {
-            let mut state = Authorization::new(true);
+            let mut state = Authorization::new(true, None);
             let mut out = Vec::new();
             state.on(Command::Auth(Some(b"LOGIN"), None), &mut out).unwrap();
             out.clear();
@@ -250,6 +283,19 @@ mod tests {
             assert!(out.starts_with(b"-ERR "));
             assert!(!state.awaits_response());
         }
+    }
+
+    #[test]
+    fn external_logs_in_whom_the_certificate_names_and_nobody_else() {
+        let mut state = Authorization::new(false, Some("alice".to_owned()));
+        let mut out = Vec::new();
+        for line in ["AUTH EXTERNAL =", "auth external YWxpY2U="] {
+            let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
+            assert_eq!(step, Step::LogInCertified { user: "alice".to_owned() }, "{line}");
+        }
+        let step = state.on(parse(b"AUTH EXTERNAL Ym9i").unwrap(), &mut out).unwrap();
+        assert_eq!(step, Step::Failed);
+        assert_eq!(replies(&["AUTH EXTERNAL ="]), "-ERR no certificate that names a user\r\n");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::sasl::MECHANISMS;
+use super::sasl::Mechanism;
 
 /// What holds in every state.
 const ALWAYS: &str =
@@ -12,37 +12,48 @@ const ALWAYS: &str =
 const IMPLEMENTATION: &str = concat!("IMPLEMENTATION popa3d-", env!("CARGO_PKG_VERSION"), "\r\n");
 
 /// What depends on the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offers {
-    /// Whether STLS works here and now.
-    pub stls: bool,
     /// Whether a password may be sent.
     pub passwords: bool,
+    /// Whether the client showed a certificate that names a user.
+    pub external: bool,
 }
 
-/// Writes the list that holds before login.
+impl Offers {
+    /// What AUTH takes.
+    pub(super) fn mechanisms(self) -> Vec<&'static str> {
+        let passwords = [Mechanism::Plain, Mechanism::Login].into_iter().filter(|_| self.passwords);
+        let external = self.external.then_some(Mechanism::External);
+        passwords.chain(external).map(Mechanism::name).collect()
+    }
+
+    /// What holds in both states.
+    fn write(self, out: &mut impl Write) -> io::Result<()> {
+        write!(out, "+OK capabilities follow\r\n{ALWAYS}")?;
+        if self.passwords {
+            out.write_all(b"USER\r\n")?;
+        }
+        let mechanisms = self.mechanisms();
+        if !mechanisms.is_empty() {
+            write!(out, "SASL {}\r\n", mechanisms.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the list that holds before login, with STLS where that works here and now.
 ///
 /// # Errors
 ///
 /// Those of `out`.
-pub fn before_login(offers: Offers, out: &mut impl Write) -> io::Result<()> {
-    write!(out, "+OK capabilities follow\r\n{ALWAYS}")?;
-    if offers.stls {
-        out.write_all(b"STLS\r\n")?;
-    }
-    if offers.passwords {
-        passwords(out)?;
-    }
-    out.write_all(b".\r\n")
+pub fn before_login(offers: Offers, stls: bool, out: &mut impl Write) -> io::Result<()> {
+    offers.write(out)?;
+    out.write_all(if stls { b"STLS\r\n.\r\n" } else { b".\r\n" })
 }
 
-/// The list after login. Whoever is there was allowed to send a password.
-pub(super) fn after_login(out: &mut impl Write) -> io::Result<()> {
-    write!(out, "+OK capabilities follow\r\n{ALWAYS}")?;
-    passwords(out)?;
+/// The list after login.
+pub(super) fn after_login(offers: Offers, out: &mut impl Write) -> io::Result<()> {
+    offers.write(out)?;
     write!(out, "{IMPLEMENTATION}.\r\n")
-}
-
-fn passwords(out: &mut impl Write) -> io::Result<()> {
-    write!(out, "USER\r\nSASL {}\r\n", MECHANISMS.join(" "))
 }

@@ -1,19 +1,19 @@
-//! Logging in with AUTH (RFC 5034): the mechanisms PLAIN (RFC 4616) and LOGIN.
+//! Logging in with AUTH (RFC 5034): the mechanisms PLAIN (RFC 4616), LOGIN, and EXTERNAL (RFC 4422
+//! appendix A).
 
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-/// A way to log in with a password.
+/// A way to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
     /// Name and password in one response.
     Plain,
     /// Name and password in turn: no standard, and all that some old clients know.
     Login,
+    /// By what TLS knows of the client.
+    External,
 }
-
-/// Their names, as the SASL capability and AUTH list them.
-pub(super) const MECHANISMS: [&str; 2] = ["PLAIN", "LOGIN"];
 
 /// A response that the client owes.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) enum Awaited {
     Name,
     /// LOGIN's password.
     Password { user: Vec<u8> },
+    /// Whom EXTERNAL is to log in: nobody named means whoever the certificate names.
+    Identity,
 }
 
 /// What a response leads to.
@@ -33,6 +35,8 @@ pub(super) enum Turn {
     Challenge(Awaited),
     /// Name and password are there.
     LogIn { user: Vec<u8>, password: Zeroizing<Vec<u8>>, mechanism: Mechanism },
+    /// EXTERNAL is to log in this user, or whoever it is.
+    Identified(Vec<u8>),
     /// The client does not want to any more.
     Cancelled,
     /// Not what the mechanism allows; what is wrong.
@@ -42,11 +46,17 @@ pub(super) enum Turn {
 impl Mechanism {
     /// The mechanism with this name, in whatever case.
     pub(super) fn named(name: &[u8]) -> Option<Self> {
-        [Self::Plain, Self::Login]
-            .into_iter()
-            .zip(MECHANISMS)
-            .find(|(_, known)| name.eq_ignore_ascii_case(known.as_bytes()))
-            .map(|(mechanism, _)| mechanism)
+        let mut all = [Self::Plain, Self::Login, Self::External].into_iter();
+        all.find(|mechanism| name.eq_ignore_ascii_case(mechanism.name().as_bytes()))
+    }
+
+    /// As the SASL capability and AUTH list it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::External => "EXTERNAL",
+        }
     }
 
     /// Begins with what came along with AUTH.
@@ -54,6 +64,7 @@ impl Mechanism {
         let awaited = match self {
             Self::Plain => Awaited::Plain,
             Self::Login => Awaited::Name,
+            Self::External => Awaited::Identity,
         };
         match initial {
             None => Turn::Challenge(awaited),
@@ -68,7 +79,7 @@ impl Awaited {
     /// What the client is asked, in base64.
     pub(super) fn challenge(&self) -> &'static str {
         match self {
-            Self::Plain => "",
+            Self::Plain | Self::Identity => "",
             Self::Name => "VXNlcm5hbWU6",            // Username:
             Self::Password { .. } => "UGFzc3dvcmQ6", // Password:
         }
@@ -85,6 +96,7 @@ impl Awaited {
         };
         match self {
             Self::Plain => plain(response),
+            Self::Identity => Turn::Identified(response.to_vec()),
             Self::Name => Turn::Challenge(Self::Password { user: response.to_vec() }),
             Self::Password { user } => Turn::LogIn {
                 user,
@@ -168,9 +180,18 @@ mod tests {
 
     #[test]
     fn star_cancels_whatever_is_awaited() {
-        for awaited in [Awaited::Plain, Awaited::Name, Awaited::Password { user: Vec::new() }] {
+        let password = Awaited::Password { user: Vec::new() };
+        for awaited in [Awaited::Plain, Awaited::Name, password, Awaited::Identity] {
             assert_eq!(awaited.response(b"*"), Turn::Cancelled);
         }
+    }
+
+    #[test]
+    fn external_may_name_somebody() {
+        let begin = |initial| Mechanism::External.begin(initial);
+        assert_eq!(begin(Some(b"=")), Turn::Identified(Vec::new()));
+        assert_eq!(begin(Some(b"YWxpY2U=")), Turn::Identified(b"alice".to_vec()));
+        assert_eq!(begin(None), Turn::Challenge(Awaited::Identity));
     }
 
     #[test]

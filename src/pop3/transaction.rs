@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::capability::Offers;
 use super::{Command, MessageNumber, capability, reply};
 
 /// What the state needs to know of a maildrop.
@@ -25,6 +26,8 @@ pub struct Transaction {
     marked: Vec<bool>,
     kept: u32,
     kept_octets: u64,
+    /// What CAPA lists besides what it always lists.
+    offers: Offers,
     /// LAST's answer: the highest number retrieved or marked since login or RSET, or 0.
     highest: u32,
 }
@@ -43,9 +46,9 @@ pub enum Step {
 impl Transaction {
     /// Begins with nothing marked.
     #[must_use]
-    pub fn new(maildrop: &impl Maildrop) -> Self {
+    pub fn new(maildrop: &impl Maildrop, offers: Offers) -> Self {
         let count = maildrop.count();
-        let mut new = Self { marked: Vec::new(), kept: 0, kept_octets: 0, highest: 0 };
+        let mut new = Self { marked: Vec::new(), kept: 0, kept_octets: 0, offers, highest: 0 };
         new.marked.resize(count as usize, false);
         new.reset(maildrop);
         new
@@ -80,7 +83,7 @@ impl Transaction {
         out: &mut impl Write,
     ) -> io::Result<Step> {
         match command {
-            Command::Capa => capability::after_login(out)?,
+            Command::Capa => capability::after_login(self.offers, out)?,
             Command::Stat => write!(out, "+OK {} {}\r\n", self.kept, self.kept_octets)?,
             Command::List(None) => self.list(maildrop, out)?,
             Command::List(Some(number)) => {
@@ -213,7 +216,7 @@ mod tests {
     }
 
     fn last_reply(lines: &[&str]) -> String {
-        let mut state = Transaction::new(&Three);
+        let mut state = Transaction::new(&Three, Offers::default());
         let mut out = Vec::new();
         for line in lines {
             out.clear();

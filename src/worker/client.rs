@@ -57,6 +57,11 @@ impl Client {
         self.output.stream.is_encrypted()
     }
 
+    /// The certificate that the client showed, in DER; a trusted authority issued it.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        self.output.stream.certificate()
+    }
+
     /// Serves a TLS handshake. Whatever the client sent before is forgotten: it may be somebody
     /// else's (RFC 2595 section 4).
     ///

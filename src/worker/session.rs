@@ -38,6 +38,7 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
         retrieved: Totals::default(),
         offers_tls: None,
         refused_plaintext: false,
+        certified: None,
     };
     let ending = session.serve().err().unwrap_or(Ending::Quit);
     let Session { client, monitor, retrieved, .. } = session;
@@ -56,6 +57,8 @@ struct Session<'a> {
     offers_tls: Option<bool>,
     /// Whether the monitor knows that a password was refused.
     refused_plaintext: bool,
+    /// The user that the client's certificate names.
+    certified: Option<String>,
 }
 
 impl Session<'_> {
@@ -65,13 +68,13 @@ impl Session<'_> {
         }
         reply::ok(&mut self.client.output, "POP3 server ready").map_err(ending)?;
         match self.authorize()? {
-            Some(maildrop) => self.transact(maildrop),
+            Some((maildrop, offers)) => self.transact(maildrop, offers),
             None => Ok(()),
         }
     }
 
     /// AUTHORIZATION: until somebody is logged in or says goodbye (`None`).
-    fn authorize(&mut self) -> Result<Option<Maildrop>, Ending> {
+    fn authorize(&mut self) -> Result<Option<(Maildrop, Offers)>, Ending> {
         let mut state = self.authorization();
         let mut failures = 0;
         let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
@@ -83,12 +86,13 @@ impl Session<'_> {
                     }
                 },
             )?;
+            let mut login = None;
             let output = &mut self.client.output;
             let step = self.client.input.take(|line| authorization_line(&mut state, line, output));
             match step.unwrap_or(Ok(LoginStep::Replied)).map_err(ending)? {
                 LoginStep::Replied => {}
                 LoginStep::Quit => return Ok(None),
-                LoginStep::ListCapabilities => self.list_capabilities()?,
+                LoginStep::ListCapabilities => self.list_capabilities(state.offers())?,
                 LoginStep::StartTls => {
                     if self.may_start_tls()? {
                         self.start_tls()?;
@@ -102,14 +106,21 @@ impl Session<'_> {
                         None => Method::UserPass,
                         Some(Mechanism::Plain) => Method::Plain,
                         Some(Mechanism::Login) => Method::Login,
+                        Some(Mechanism::External) => Method::External,
                     };
                     let password = Secret::from(password);
-                    match self.log_in(Request::Login { user, password, method })? {
-                        Ok(maildrop) => return Ok(Some(maildrop)),
-                        Err(refusal) => {
-                            refuse_login(&mut self.client.output, refusal).map_err(ending)?;
-                            failures += 1;
-                        }
+                    login = Some(Request::Login { user, password, method });
+                }
+                LoginStep::LogInCertified { user } => {
+                    login = Some(Request::LoginByCertificate { user: user.into_bytes() });
+                }
+            }
+            if let Some(request) = login {
+                match self.log_in(request)? {
+                    Ok(maildrop) => return Ok(Some((maildrop, state.offers()))),
+                    Err(refusal) => {
+                        refuse_login(&mut self.client.output, refusal).map_err(ending)?;
+                        failures += 1;
                     }
                 }
             }
@@ -120,17 +131,13 @@ impl Session<'_> {
     }
 
     fn authorization(&self) -> Authorization {
-        Authorization::new(self.takes_passwords())
+        let takes_passwords = self.client.is_encrypted() || self.start.takes_plaintext;
+        Authorization::new(takes_passwords, self.certified.clone())
     }
 
-    fn takes_passwords(&self) -> bool {
-        self.client.is_encrypted() || self.start.takes_plaintext
-    }
-
-    fn list_capabilities(&mut self) -> Result<(), Ending> {
+    fn list_capabilities(&mut self, offers: Offers) -> Result<(), Ending> {
         let stls = !self.client.is_encrypted() && self.offers_tls()?;
-        let offers = Offers { stls, passwords: self.takes_passwords() };
-        capability::before_login(offers, &mut self.client.output).map_err(ending)
+        capability::before_login(offers, stls, &mut self.client.output).map_err(ending)
     }
 
     /// Answers STLS (RFC 2595 section 4).
@@ -167,13 +174,18 @@ impl Session<'_> {
         let deadline = Deadline::after(self.start.handshake_timeout);
         self.monitor.send(&Request::BeginTls, None).map_err(|_| Ending::Failed)?;
         let started = match self.monitor.receive() {
-            Ok((Answer::Certificates, Some(list))) => tls::config(list, &self.monitor)
-                .and_then(|config| self.client.start_tls(Arc::new(config), deadline)),
+            Ok((Answer::TlsMaterial, Some(material))) => tls::config(material, &self.monitor)
+                .and_then(|(config, clients)| {
+                    let encryption = self.client.start_tls(Arc::new(config), deadline)?;
+                    Ok((encryption, clients))
+                }),
             Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned()),
             Ok(_) | Err(_) => return Err(Ending::Failed),
         };
         match started {
-            Ok(encryption) => {
+            Ok((encryption, named_in)) => {
+                let shown = self.client.certificate();
+                self.certified = shown.zip(named_in).and_then(|(shown, at)| tls::user(shown, at));
                 let told = self.monitor.send(&Request::Encrypted(encryption), None);
                 told.map_err(|_| Ending::Failed)
             }
@@ -256,8 +268,8 @@ impl Session<'_> {
     }
 
     /// TRANSACTION and UPDATE.
-    fn transact(&mut self, mut maildrop: Maildrop) -> Result<(), Ending> {
-        let mut state = Transaction::new(&maildrop);
+    fn transact(&mut self, mut maildrop: Maildrop, offers: Offers) -> Result<(), Ending> {
+        let mut state = Transaction::new(&maildrop, offers);
         // Half of what the scan touched is not needed again, and this session may idle for long.
         trim_memory();
         loop {

@@ -32,6 +32,12 @@ impl Stream {
         self.tls.is_some()
     }
 
+    /// The certificate that the client showed, in DER; a trusted authority issued it.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        let shown = self.tls.as_ref()?.peer_certificates()?;
+        shown.first().map(AsRef::as_ref)
+    }
+
     /// Serves a TLS handshake. Whatever was read before it must be forgotten.
     ///
     /// # Errors

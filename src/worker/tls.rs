@@ -8,19 +8,30 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme};
+use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme};
 use webpki::EndEntityCert;
+use x509_cert::der::Decode;
+use x509_cert::der::asn1::{Any, ObjectIdentifier, PrintableStringRef, Utf8StringRef};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::channel::{
-    Answer, Certificate, KeyKind, MAX_TICKET, Request, Secret, ToMonitor, from_descriptor,
+    Answer, Certificate, ClientAuthorities, KeyKind, MAX_TICKET, NameIn, Request, Secret,
+    TlsMaterial, ToMonitor,
 };
 
 /// The protocol's name in ALPN (RFC 7301): a client that wants to talk to a web server here, because
 /// somebody led it astray, is turned away.
 const ALPN: &[u8] = b"pop3";
+
+/// The attribute commonName (RFC 4519 section 2.3).
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Seconds that a client may keep a ticket.
 const TICKET_LIFETIME: u32 = 6 * 3600;
@@ -33,14 +44,19 @@ pub(super) fn prepare() {
     let _ = aws_lc_rs::rand::fill(&mut [0; 16]);
 }
 
-/// How this server speaks TLS, with the certificates in `list`.
+/// How this server speaks TLS with what the monitor lends, and where a client's certificate names
+/// its user, if any is wanted.
 ///
 /// # Errors
 ///
-/// Says what is wrong with them.
-pub(super) fn config(list: OwnedFd, monitor: &Arc<ToMonitor>) -> Result<ServerConfig, String> {
-    let list = from_descriptor(list).map_err(|error| format!("list of certificates: {error}"))?;
-    let provider = CryptoProvider {
+/// Says what is wrong with the certificates.
+pub(super) fn config(
+    material: OwnedFd,
+    monitor: &Arc<ToMonitor>,
+) -> Result<(ServerConfig, Option<NameIn>), String> {
+    let TlsMaterial { certificates, clients } = TlsMaterial::from_descriptor(material)
+        .map_err(|error| format!("certificates from the monitor: {error}"))?;
+    let provider = Arc::new(CryptoProvider {
         kx_groups: vec![
             kx_group::X25519MLKEM768,
             kx_group::X25519,
@@ -48,19 +64,77 @@ pub(super) fn config(list: OwnedFd, monitor: &Arc<ToMonitor>) -> Result<ServerCo
             kx_group::SECP384R1,
         ],
         ..default_provider()
+    });
+    let lent = certificates.into_iter().zip(0..).map(|(it, place)| lend(it, place, monitor));
+    let resolver = Certificates(lent.collect());
+    let named_in = clients.as_ref().map(|clients| clients.user);
+    let verifier = match clients {
+        Some(clients) => verifier(clients, &provider)?,
+        None => WebPkiClientVerifier::no_client_auth(),
     };
-    let certificates = list.into_iter().zip(0..).map(|(it, place)| lend(it, place, monitor));
-    let resolver = Certificates(certificates.collect());
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| error.to_string())?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets { monitor: Arc::clone(monitor), opened: 0.into() });
     config.send_tls13_tickets = 1;
-    Ok(config)
+    Ok((config, named_in))
+}
+
+/// Clients may show a certificate, and those without one have a password.
+fn verifier(
+    clients: ClientAuthorities,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in clients.certificates {
+        roots.add(authority.into()).map_err(|error| format!("client-certificates: {error}"))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| format!("client-certificates: {error}"))
+}
+
+/// The user that a client's certificate, in DER, names at this place; `None` when it names nobody
+/// there, or more than one.
+pub(super) fn user(certificate: &[u8], place: NameIn) -> Option<String> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?.tbs_certificate;
+    let mut names: Vec<String> = match place {
+        NameIn::CommonName => {
+            let attributes = certificate.subject.0.iter().flat_map(|part| part.0.iter());
+            attributes
+                .filter(|attribute| attribute.oid == COMMON_NAME)
+                .filter_map(|attribute| text(&attribute.value))
+                .collect()
+        }
+        NameIn::Email => {
+            let (_, names) = certificate.get::<SubjectAltName>().ok()??;
+            let addresses = names.0.iter().filter_map(|name| match name {
+                GeneralName::Rfc822Name(address) => Some(address.as_str()),
+                GeneralName::OtherName(_)
+                | GeneralName::DnsName(_)
+                | GeneralName::DirectoryName(_)
+                | GeneralName::EdiPartyName(_)
+                | GeneralName::UniformResourceIdentifier(_)
+                | GeneralName::IpAddress(_)
+                | GeneralName::RegisteredId(_) => None,
+            });
+            addresses.filter_map(|address| Some(address.rsplit_once('@')?.0.to_owned())).collect()
+        }
+    };
+    let name = names.pop()?;
+    (names.is_empty() && !name.is_empty()).then_some(name)
+}
+
+/// The text of a name's attribute (RFC 5280 section 4.1.2.4), in one of the kinds that are in use.
+fn text(value: &Any) -> Option<String> {
+    let utf8 = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
+    let printable = || value.decode_as::<PrintableStringRef<'_>>().map(|text| text.to_string());
+    utf8.or_else(|_| printable()).ok()
 }
 
 fn lend(certificate: Certificate, place: u8, monitor: &Arc<ToMonitor>) -> Arc<CertifiedKey> {

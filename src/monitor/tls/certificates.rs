@@ -25,7 +25,7 @@ const KEY_CREDENTIAL: &str = "key";
 const SNAKEOIL: [&str; 2] =
     ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/ssl/private/ssl-cert-snakeoil.key"];
 
-/// Most files that are read as certificates or keys: none has more than some thousand octets.
+/// What is read of a file: certificates and keys have some thousand octets each.
 const MAX_FILE: u64 = 256 * 1024;
 
 /// More certificates than this are not looked at; a worker names one by a number of one octet.
@@ -138,6 +138,24 @@ fn load_pair(files: &CertificateFiles, now: SystemTime) -> Result<Pair, Unusable
         .map_err(|_| in_key(format!("not the key of {}", files.chain.display())))?;
     let chain = certified.cert.iter().map(|certificate| certificate.to_vec()).collect();
     Ok(Pair { certificate: Certificate { chain, key: kind }, key, expires, files: files.clone() })
+}
+
+/// The certificates of the authorities in a file, in DER.
+pub(super) fn authorities(path: &Path) -> Result<Vec<Vec<u8>>, Unusable> {
+    let found = read_certificates(path).and_then(|found| {
+        if found.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(found) }
+    });
+    match found {
+        Ok(found) => Ok(found.iter().map(|certificate| certificate.to_vec()).collect()),
+        Err(reason) => Err(Unusable { path: path.to_owned(), reason }),
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = read(path).map_err(|error| error.to_string())?;
+    CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("not a certificate in PEM: {error}"))
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {

@@ -14,9 +14,9 @@ use std::{env, io};
 
 use rustls::SignatureScheme;
 
-use crate::channel::{Certificate, MAX_TICKET, Secret, as_descriptor};
+use crate::channel::{ClientAuthorities, MAX_TICKET, Secret, TlsMaterial};
 use crate::event::{Event, Session as Log};
-use crate::settings::Settings;
+use crate::settings::{ClientCertificates, Settings};
 use certificates::Pair;
 pub use report::report;
 use ticket_keys::TicketKeys;
@@ -48,18 +48,23 @@ impl Keys {
         !pairs.is_empty()
     }
 
-    /// The list for the worker; `None` when there is nothing in it.
+    /// What the worker needs for a handshake; `None` when there is no certificate.
     ///
     /// # Errors
     ///
     /// No memory for it.
-    pub(super) fn list(&mut self, settings: &Settings, log: &Log) -> io::Result<Option<OwnedFd>> {
+    pub(super) fn material(
+        &mut self,
+        settings: &Settings,
+        log: &Log,
+    ) -> io::Result<Option<OwnedFd>> {
         if !self.are_there(settings, log) {
             return Ok(None);
         }
-        let pairs = self.pairs.iter().flatten();
-        let list: Vec<Certificate> = pairs.map(|pair| pair.certificate.clone()).collect();
-        as_descriptor(&list).map(Some)
+        let certificates = self.pairs.iter().flatten().map(|pair| pair.certificate.clone());
+        let material =
+            TlsMaterial { certificates: certificates.collect(), clients: clients(settings, log) };
+        material.to_descriptor().map(Some)
     }
 
     /// Signs a part of a handshake.
@@ -125,6 +130,18 @@ impl Keys {
             }
         }
         self.tickets.as_ref()
+    }
+}
+
+/// Whose certificates are accepted from clients; nobody's, when theirs cannot be read.
+fn clients(settings: &Settings, log: &Log) -> Option<ClientAuthorities> {
+    let ClientCertificates { ca, user } = settings.client_certificates.as_ref()?;
+    match certificates::authorities(ca) {
+        Ok(certificates) => Some(ClientAuthorities { certificates, user: *user }),
+        Err(trouble) => {
+            log.log(&Event::CertificateUnusable(&trouble.to_string()));
+            None
+        }
     }
 }
 

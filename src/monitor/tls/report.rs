@@ -45,6 +45,11 @@ pub fn report(settings: &Settings) -> Report {
     let (usable, unusable) = certificates::load(&files);
     let unusable = unusable.iter().map(|trouble| format!("certificate cannot be used: {trouble}"));
     report.warnings.extend(unusable);
+    if let Some(clients) = &settings.client_certificates {
+        if let Err(trouble) = certificates::authorities(&clients.ca) {
+            report.warnings.push(format!("client-certificates cannot be used: {trouble}"));
+        }
+    }
     for pair in usable {
         let path = pair.files.chain.display();
         let days = left(&pair).as_secs() / 86_400;
