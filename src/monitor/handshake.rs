@@ -58,3 +58,173 @@ impl From<Forbidden> for Broken {
         Self::Worker(format!("asked for {what}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::SignatureScheme;
+
+    use crate::channel::pair;
+    use crate::channel::{Answer, Encryption, Ending, Method, Request, Secret, ToMonitor, Totals};
+    use crate::event::Session as Log;
+    use crate::ffi::process::fork;
+    use crate::monitor::session;
+    use crate::monitor::tls::certificates::tests::Files;
+    use crate::monitor::worker_process::WorkerProcess;
+    use crate::settings::{PlaintextLogin, Settings};
+
+    /// How the monitor ends a session whose worker does this; the worker returns 0 if it got what
+    /// it wanted.
+    fn outcome(worker: impl FnOnce(ToMonitor) -> i32) -> Result<(), String> {
+        let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let settings = Settings {
+            certificates: Some(vec![files.files.clone()]),
+            plaintext_login: PlaintextLogin::Never,
+            ..Settings::default()
+        };
+        let (ours, theirs) = pair().unwrap();
+        let ours_in_child = &ours;
+        let pid = fork(|| {
+            let _ = nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(
+                ours_in_child,
+            )));
+            worker(theirs)
+        });
+        session::run(WorkerProcess::of(pid.unwrap(), ours), &settings, &mut Log::default())
+    }
+
+    fn refused(worker: impl FnOnce(&ToMonitor)) -> String {
+        outcome(|monitor| {
+            worker(&monitor);
+            // Whatever the answer would be, there must be none.
+            i32::from(monitor.receive().is_ok())
+        })
+        .unwrap_err()
+    }
+
+    fn say(monitor: &ToMonitor, request: &Request) {
+        let _ = monitor.send(request, None);
+    }
+
+    fn begin(monitor: &ToMonitor) {
+        say(monitor, &Request::BeginTls);
+        let answer = monitor.receive();
+        if !matches!(answer, Ok((Answer::TlsMaterial, Some(_)))) {
+            say(monitor, &Request::HandshakeFailed(format!("{answer:?}")));
+        }
+    }
+
+    fn to_be_signed() -> Vec<u8> {
+        [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat()
+    }
+
+    fn sign(input: &[u8]) -> Request {
+        let scheme = SignatureScheme::ECDSA_NISTP256_SHA256.into();
+        Request::Sign { certificate: 0, scheme, input: input.to_vec() }
+    }
+
+    fn encrypted() -> Request {
+        let (version, suite) = (0x0304, 0x1301);
+        let (group, server_name) = (None, None);
+        Request::Encrypted(Encryption { version, suite, group, server_name, resumed: false })
+    }
+
+    #[test]
+    fn part_of_a_handshake_is_signed() {
+        let end = outcome(|monitor| {
+            begin(&monitor);
+            say(&monitor, &sign(&to_be_signed()));
+            let signed = matches!(monitor.receive(), Ok((Answer::Signature(_), None)));
+            say(&monitor, &encrypted());
+            say(&monitor, &Request::End { ending: Ending::Quit, retrieved: Totals::default() });
+            i32::from(!signed)
+        });
+        assert_eq!(end, Ok(()));
+    }
+
+    #[test]
+    fn anything_else_is_not_signed() {
+        let end = refused(|monitor| {
+            begin(monitor);
+            say(monitor, &sign(b"I owe you a million"));
+        });
+        assert!(end.contains("no part of a handshake"), "{end}");
+    }
+
+    #[test]
+    fn no_second_signature() {
+        let end = refused(|monitor| {
+            begin(monitor);
+            say(monitor, &sign(&to_be_signed()));
+            let _ = monitor.receive();
+            say(monitor, &sign(&to_be_signed()));
+        });
+        assert!(end.contains("a second signature"), "{end}");
+    }
+
+    #[test]
+    fn no_signature_before_or_after_the_handshake() {
+        let end = refused(|monitor| say(monitor, &sign(&to_be_signed())));
+        assert!(end.contains("not allowed in AwaitingLogin"), "{end}");
+        let end = refused(|monitor| {
+            begin(monitor);
+            say(monitor, &encrypted());
+            say(monitor, &sign(&to_be_signed()));
+        });
+        assert!(end.contains("not allowed in AwaitingLogin"), "{end}");
+    }
+
+    #[test]
+    fn no_signature_by_a_key_or_in_a_way_that_there_is_not() {
+        for (certificate, scheme) in [
+            (1, SignatureScheme::ECDSA_NISTP256_SHA256),
+            (0, SignatureScheme::ED25519),
+            (0, SignatureScheme::from(0xffff)),
+        ] {
+            let end = refused(|monitor| {
+                begin(monitor);
+                let scheme = scheme.into();
+                say(monitor, &Request::Sign { certificate, scheme, input: to_be_signed() });
+            });
+            assert!(end.contains("asked for a signature"), "{end}");
+        }
+    }
+
+    #[test]
+    fn no_second_handshake() {
+        let end = refused(|monitor| {
+            begin(monitor);
+            say(monitor, &encrypted());
+            say(monitor, &Request::BeginTls);
+        });
+        assert!(end.contains("a second TLS handshake"), "{end}");
+    }
+
+    #[test]
+    fn no_tickets_without_end() {
+        let end = refused(|monitor| {
+            begin(monitor);
+            for _ in 0..8 {
+                say(monitor, &Request::OpenTicket(vec![0; 100]));
+                let _ = monitor.receive();
+            }
+            say(monitor, &Request::OpenTicket(vec![0; 100]));
+        });
+        assert!(end.contains("more tickets opened"), "{end}");
+    }
+
+    #[test]
+    fn no_password_without_encryption_whatever_the_worker_says() {
+        let user = || b"nobody-is-called-so".to_vec();
+        let end = refused(|monitor| {
+            let password = Secret::new(b"x");
+            say(monitor, &Request::Login { user: user(), password, method: Method::UserPass });
+        });
+        assert!(end.contains("settings do not allow"), "{end}");
+        let end = refused(|monitor| {
+            begin(monitor);
+            say(monitor, &encrypted());
+            say(monitor, &Request::LoginByCertificate { user: user() });
+        });
+        assert!(end.contains("settings do not allow"), "{end}");
+    }
+}

@@ -72,6 +72,12 @@ impl WorkerProcess {
         Ok(Self { pid, channel: ours })
     }
 
+    /// A process that a test calls a worker.
+    #[cfg(test)]
+    pub(super) fn of(pid: Pid, channel: ToWorker) -> Self {
+        Self { pid, channel }
+    }
+
     /// Waits for the end of the process; says what was wrong with it, if anything was.
     pub(super) fn reap(self) -> Result<(), String> {
         // From here on its requests find nobody, and the end of its channel is the end of it.

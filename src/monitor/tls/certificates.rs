@@ -126,7 +126,7 @@ fn load_pair(files: &CertificateFiles, now: SystemTime) -> Result<Pair, Unusable
     }
     let text = read(&files.key).map_err(|error| in_key(error.to_string()))?;
     let mut der = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|error| in_key(format!("not an unencrypted private key in PEM: {error}")))?;
+        .map_err(|_| in_key("not an unencrypted private key in PEM".to_owned()))?;
     let key = any_supported_type(&der);
     der.zeroize();
     let key = key.map_err(|error| in_key(format!("not a key for TLS: {error}")))?;
@@ -155,7 +155,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
     let text = read(path).map_err(|error| error.to_string())?;
     CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("not a certificate in PEM: {error}"))
+        .map_err(|_| "not a certificate in PEM".to_owned())
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -176,4 +176,124 @@ fn kind(key: &dyn SigningKey) -> Option<KeyKind> {
     .into_iter()
     .find(|(scheme, _)| key.choose_scheme(&[*scheme]).is_some())
     .map(|(_, kind)| kind)
+}
+
+#[cfg(test)]
+pub(in crate::monitor) mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm};
+
+    use super::*;
+
+    /// Files that are gone when the test is over.
+    pub(in crate::monitor) struct Files {
+        directory: PathBuf,
+        pub(in crate::monitor) files: CertificateFiles,
+    }
+
+    impl Files {
+        pub(in crate::monitor) fn new(algorithm: &'static SignatureAlgorithm) -> Self {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            Self::with(&CertificateParams::default(), &key, &key)
+        }
+
+        /// A certificate of `signer`, and a key that may be another one.
+        fn with(params: &CertificateParams, signer: &KeyPair, key: &KeyPair) -> Self {
+            let certificate = params.clone().self_signed(signer).unwrap();
+            let name = format!("popa3d-certificates-{:016x}", getrandom::u64().unwrap());
+            let directory = std::env::temp_dir().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            let files = CertificateFiles {
+                chain: directory.join("popa3d.crt"),
+                key: directory.join("popa3d.key"),
+            };
+            std::fs::write(&files.chain, certificate.pem()).unwrap();
+            std::fs::write(&files.key, key.serialize_pem()).unwrap();
+            Self { directory, files }
+        }
+
+        fn trouble(&self) -> String {
+            let (usable, unusable) = load(std::slice::from_ref(&self.files));
+            assert!(usable.is_empty());
+            unusable[0].to_string()
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    #[test]
+    fn kinds_of_keys_are_told_apart() {
+        for (algorithm, kind) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, KeyKind::EcdsaP256),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, KeyKind::EcdsaP384),
+            (&rcgen::PKCS_ED25519, KeyKind::Ed25519),
+            (&rcgen::PKCS_RSA_SHA256, KeyKind::Rsa),
+        ] {
+            let files = Files::new(algorithm);
+            let pair = load_pair(&files.files, SystemTime::now()).unwrap();
+            assert_eq!(pair.certificate.key, kind);
+            assert_eq!(pair.certificate.chain.len(), 1);
+        }
+    }
+
+    #[test]
+    fn key_of_another_certificate_is_refused() {
+        let [one, other] = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let files = Files::with(&CertificateParams::default(), &one, &other);
+        assert!(files.trouble().contains("popa3d.key: not the key of"), "{}", files.trouble());
+    }
+
+    #[test]
+    fn certificate_of_another_time_is_refused() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        let files = Files::with(&params, &key, &key);
+        assert!(files.trouble().contains("popa3d.crt: expired on 2020-02-01"));
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_578_700_000);
+        assert!(load_pair(&files.files, then).is_ok());
+        let earlier = load_pair(&files.files, SystemTime::UNIX_EPOCH);
+        assert!(earlier.is_err_and(|error| error.reason.contains("not valid before 2020-01-01")));
+    }
+
+    #[test]
+    fn files_that_are_something_else_are_named() {
+        let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let [chain, key] =
+            [&files.files.chain, &files.files.key].map(|path| std::fs::read(path).unwrap());
+        for (text, complaint) in
+            [("", "no certificate"), ("-----BEGIN CERT", "not a certificate in PEM")]
+        {
+            std::fs::write(&files.files.chain, text).unwrap();
+            assert!(files.trouble().contains(complaint), "{text}: {}", files.trouble());
+        }
+        std::fs::write(&files.files.chain, &chain).unwrap();
+        std::fs::write(&files.files.key, &chain).unwrap();
+        assert!(files.trouble().contains("popa3d.key: not an unencrypted private key"));
+        std::fs::remove_file(&files.files.key).unwrap();
+        assert!(files.trouble().contains("popa3d.key: No such file"));
+        // Both in one file, as some programs want it.
+        std::fs::write(&files.files.chain, [chain, key].concat()).unwrap();
+        let both = CertificateFiles { key: files.files.chain.clone(), ..files.files.clone() };
+        assert!(load_pair(&both, SystemTime::now()).is_ok());
+    }
+
+    #[test]
+    fn credentials_come_in_pairs_and_in_order() {
+        let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+        std::fs::write(files.directory.join("a.crt"), "").unwrap();
+        std::fs::write(files.directory.join("unrelated"), "").unwrap();
+        let found = find(&Settings::default(), Some(&files.directory)).unwrap();
+        let names: Vec<_> = found.iter().map(|it| it.chain.file_name().unwrap()).collect();
+        assert_eq!(names, ["a.crt", "popa3d.crt"]);
+        assert_eq!(found[1], files.files);
+        let none = Settings { certificates: Some(Vec::new()), ..Settings::default() };
+        assert!(find(&none, Some(&files.directory)).unwrap().is_empty());
+    }
 }

@@ -3,7 +3,7 @@
 //! Nothing is read from disk before a client wants TLS, which is after the worker was forked; and
 //! everything is dropped again when the handshake is over.
 
-mod certificates;
+pub(super) mod certificates;
 mod report;
 mod ticket_keys;
 mod transcript;
