@@ -8,7 +8,8 @@ from . import case
 from .case import PASSWORD, HostCase
 from .mail import mbox, messages
 
-UNITS = ("popa3d.socket", "popa3d@1.service", "popa3d-recover.service")
+SOCKETS = ("popa3d.socket", "popa3ds.socket")
+UNITS = (*SOCKETS, "popa3d@1.service", "popa3ds@1.service", "popa3d-recover.service")
 
 
 class FreshHost(HostCase):
@@ -19,10 +20,9 @@ class FreshHost(HostCase):
         with Host(case.RELEASE, layers=("clients",)) as host:
             with self.subTest("apt install enables nothing and starts nothing"):
                 host.install(case.DEB)
-                self.assertEqual(host.run("systemctl", "is-enabled", "popa3d.socket", check=False).output, "disabled\n")
-                self.assertEqual(host.run("systemctl", "is-active", "popa3d.socket", check=False).output, "inactive\n")
-                with self.assertRaises(ConnectionRefusedError):
-                    host.connect(110)
+                self.assertEqual(host.run("systemctl", "is-enabled", *SOCKETS, check=False).output, "disabled\n" * 2)
+                self.assertEqual(host.run("systemctl", "is-active", *SOCKETS, check=False).output, "inactive\n" * 2)
+                self._assert_nothing_listens(host)
                 self.assertEqual(host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
 
             with self.subTest("what was installed is as it should be"):
@@ -37,37 +37,58 @@ class FreshHost(HostCase):
                 host.run("popa3d", "--check-config")
 
             with self.subTest("two commands, and mail comes"):
-                host.run("systemctl", "enable", "--now", "popa3d.socket")
+                host.run("systemctl", "enable", "--now", *SOCKETS)
                 host.user("alice", PASSWORD)
                 host.deliver("alice", mbox(messages(2)))
-                listed = host.run("curl", "-sS", "-u", f"alice:{PASSWORD}", "pop3://localhost/").output
-                self.assertEqual(len(listed.splitlines()), 2)
+                # The certificate is the one of the package ssl-cert.
+                for options in (("pop3://localhost/",), ("--ssl-reqd", "pop3://localhost/"), ("pop3s://localhost/",)):
+                    listed = host.run("curl", "-sSk", "-u", f"alice:{PASSWORD}", *options).output
+                    self.assertEqual(len(listed.splitlines()), 2, options)
+                host.run("journalctl", "--sync")
                 journal = host.run("journalctl", "-u", "popa3d@*", "--no-pager").output
-                self.assertIn("Authentication passed for alice", journal)
+                self.assertEqual(journal.count("Authentication passed for alice"), 3)
+                self.assertEqual(journal.count("TLSv1.3, "), 2)
 
             with self.subTest("an upgrade lets what listens listen and does not end sessions"):
                 session = host.connect(110, timeout=60)
                 self.assertTrue(session.recv(1000).startswith(b"+OK"))
-                host.run("apt-get", "install", "-y", "--reinstall", f"/tmp/{case.DEB.rsplit('/', 1)[-1]}",
-                         environment=("DEBIAN_FRONTEND=noninteractive",))
+                self._reinstall(host)
                 session.sendall(b"QUIT\r\n")
                 self.assertTrue(session.recv(1000).startswith(b"+OK"))
                 session.close()
-                host.connect(110).close()
-                self.assertEqual(host.run("systemctl", "is-enabled", "popa3d.socket").output, "enabled\n")
+                for port in (110, 995):
+                    host.connect(port).close()
+                self.assertEqual(host.run("systemctl", "is-enabled", *SOCKETS).output, "enabled\n" * 2)
+
+            with self.subTest("an upgrade enables and starts no socket that is not wanted"):
+                host.run("systemctl", "disable", "--now", "popa3ds.socket")
+                self._reinstall(host)
+                self.assertEqual(host.run("systemctl", "is-enabled", "popa3ds.socket", check=False).output, "disabled\n")
+                with self.assertRaises(ConnectionRefusedError):
+                    host.connect(995)
+                host.run("systemctl", "enable", "--now", "popa3ds.socket")
 
             with self.subTest("apt remove stops listening and keeps settings"):
                 host.write("/etc/popa3d.toml", "max-messages = 5\n")
                 host.run("apt-get", "remove", "-y", "popa3d")
-                with self.assertRaises(ConnectionRefusedError):
-                    host.connect(110)
+                self._assert_nothing_listens(host)
                 self.assertEqual(host.read("/etc/popa3d.toml"), b"max-messages = 5\n")
 
             with self.subTest("apt purge leaves nothing but the user"):
                 host.run("apt-get", "purge", "-y", "popa3d")
                 left = host.run("find", "/", "-xdev", "-name", "*popa3d*", "-not", "-path", "/tmp/*").output
                 self.assertEqual(left, "")
+                self.assertNotIn("abled", host.run("systemctl", "is-enabled", *SOCKETS, check=False).output)
                 self.assertEqual(host.mailbox("alice").read_bytes(), mbox(messages(2)))
+
+    def _reinstall(self, host):
+        host.run("apt-get", "install", "-y", "--reinstall", f"/tmp/{case.DEB.rsplit('/', 1)[-1]}",
+                 environment=("DEBIAN_FRONTEND=noninteractive",))
+
+    def _assert_nothing_listens(self, host):
+        for port in (110, 995):
+            with self.assertRaises(ConnectionRefusedError):
+                host.connect(port)
 
 
 class FromVersion1(HostCase):
