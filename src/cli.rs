@@ -16,7 +16,8 @@ Usage: popa3d [--config FILE]
        popa3d -V | -h
 
 Serves POP3 to the client whose connection is passed by systemd
-(systemctl enable --now popa3d.socket) or, as standard input, by inetd.
+(systemctl enable --now popa3d.socket popa3ds.socket) or, as standard input,
+by inetd. On port 995, which is popa3ds.socket's, TLS begins at once.
 
   --check-config   look at the settings, report mistakes, and exit
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
