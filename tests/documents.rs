@@ -18,7 +18,7 @@ use popa3d::settings::{Place, Settings};
 const SHIPPED: &str = "debian/popa3d.toml";
 
 /// Keys that have no value for what holds without them, so that an example has to do.
-const WITHOUT_DEFAULT: [&str; 1] = ["certificates"];
+const WITHOUT_DEFAULT: [&str; 2] = ["certificates", "client-certificates"];
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()

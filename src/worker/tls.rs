@@ -275,3 +275,44 @@ fn ask(monitor: &ToMonitor, request: &Request) -> Option<Answer> {
         (_, Some(_)) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    fn named(common_names: &[&str], others: &[SanType], place: NameIn) -> Option<String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for name in common_names {
+            params.distinguished_name.push(DnType::CommonName, *name);
+        }
+        params.subject_alt_names = others.to_vec();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        user(certificate.der(), place)
+    }
+
+    fn email(address: &str) -> SanType {
+        SanType::Rfc822Name(address.try_into().unwrap())
+    }
+
+    #[test]
+    fn certificate_names_a_user_in_the_place_that_was_agreed_on() {
+        let address = [email("alice@example.org"), SanType::DnsName("bob".try_into().unwrap())];
+        assert_eq!(named(&["carol"], &address, NameIn::CommonName).as_deref(), Some("carol"));
+        assert_eq!(named(&["carol"], &address, NameIn::Email).as_deref(), Some("alice"));
+    }
+
+    #[test]
+    fn certificate_that_names_nobody_or_two_is_for_nobody() {
+        assert_eq!(named(&[], &[], NameIn::CommonName), None);
+        assert_eq!(named(&[""], &[], NameIn::CommonName), None);
+        assert_eq!(named(&["carol"], &[], NameIn::Email), None);
+        assert_eq!(named(&["carol"], &[email("alice")], NameIn::Email), None);
+        assert_eq!(named(&["carol"], &[email("@example.org")], NameIn::Email), None);
+        let two = [email("alice@example.org"), email("bob@example.org")];
+        assert_eq!(named(&["carol"], &two, NameIn::Email), None);
+        assert_eq!(user(b"no certificate", NameIn::CommonName), None);
+    }
+}
