@@ -33,3 +33,6 @@ pub mod monitor;
 pub mod pop3;
 pub mod settings;
 pub mod worker;
+
+#[global_allocator]
+static ALLOCATOR: ffi::allocator::WipingAllocator = ffi::allocator::WipingAllocator;

@@ -11,7 +11,8 @@ use super::maildrop::{Maildrop, Unsent};
 use super::update::{self, Update};
 use super::{Start, tls};
 use crate::channel::{
-    Answer, Ending, MAX_NOTE, Method, Refusal, Request, Secret, ToMonitor, Totals, Trouble,
+    Answer, Encryption, Ending, MAX_NOTE, Method, Refusal, Request, Secret, ToMonitor, Totals,
+    Trouble,
 };
 use crate::ffi::process::trim_memory;
 use crate::pop3::capability::{self, Offers};
@@ -174,18 +175,20 @@ impl Session<'_> {
         let deadline = Deadline::after(self.start.handshake_timeout);
         self.monitor.send(&Request::BeginTls, None).map_err(|_| Ending::Failed)?;
         let started = match self.monitor.receive() {
-            Ok((Answer::TlsMaterial, Some(material))) => tls::config(material, &self.monitor)
-                .and_then(|(config, clients)| {
-                    let encryption = self.client.start_tls(Arc::new(config), deadline)?;
-                    Ok((encryption, clients))
+            Ok((Answer::TlsMaterial, Some(material))) => tls::set_up(material, &self.monitor)
+                .and_then(|setup| {
+                    let encryption = self.client.start_tls(Arc::clone(&setup.config), deadline)?;
+                    Ok((encryption, setup))
                 }),
             Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned()),
             Ok(_) | Err(_) => return Err(Ending::Failed),
         };
         match started {
-            Ok((encryption, named_in)) => {
-                let shown = self.client.certificate();
-                self.certified = shown.zip(named_in).and_then(|(shown, at)| tls::user(shown, at));
+            Ok((encryption, setup)) => {
+                let named = self.client.certificate().zip(setup.named_in);
+                self.certified = named.and_then(|(shown, place)| tls::user(shown, place));
+                let server_name = setup.server_name.get().cloned();
+                let encryption = Encryption { server_name, ..encryption };
                 let told = self.monitor.send(&Request::Encrypted(encryption), None);
                 told.map_err(|_| Ending::Failed)
             }

@@ -1,25 +1,29 @@
 //! The connection: octets in and out, encrypted once TLS has begun.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
-use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use rustls::{HandshakeKind, ServerConfig};
 
 use super::deadline::Deadline;
+use super::tls::Records;
 use crate::channel::{Encryption, Ending, MAX_REASON};
 
 /// A TLS record that begins a handshake (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
 
+/// So much is encrypted before it is sent: what fits into the cache.
+const ENCRYPTED_AT_ONCE: usize = 64 * 1024;
+
 /// A socket, and the encryption on it.
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: OwnedFd,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Records>>,
     idle_timeout: Duration,
 }
 
@@ -48,8 +52,7 @@ impl Stream {
         config: Arc<ServerConfig>,
         deadline: Deadline,
     ) -> Result<Encryption, String> {
-        let mut tls =
-            Box::new(ServerConnection::new(config).map_err(|error| bounded(&error.to_string()))?);
+        let mut tls = Box::new(Records::new(config).map_err(|error| bounded(&error.to_string()))?);
         let mut is_first = true;
         while tls.is_handshaking() {
             let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -58,15 +61,15 @@ impl Stream {
                 return Err("the client does not speak TLS".to_owned());
             }
             is_first = false;
-            match tls.read_tls(&mut Socket(&self.socket)) {
+            let count = match receive(&self.socket, tls.room().map_err(in_handshake)?) {
                 Ok(0) => return Err("the client went away".to_owned()),
-                Ok(_) => {}
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(in_handshake(error)),
-            }
-            let outcome = tls.process_new_packets();
+            };
+            let outcome = tls.received(count);
             // In case of trouble this is the alert that says so.
-            let sent = write_tls(&mut tls, &self.socket, || deadline);
+            let sent = self.send_records(&mut tls, || deadline);
             outcome.map_err(|error| bounded(&error.to_string()))?;
             sent.map_err(in_handshake)?;
         }
@@ -87,24 +90,11 @@ impl Stream {
         deadline: Deadline,
     ) -> Result<usize, Ending> {
         loop {
-            match &mut self.tls {
-                None => match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
-                    Ok(0) => return Err(Ending::Disconnected),
-                    Ok(count) => return Ok(count),
-                    Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
-                    Err(_) => return Err(Ending::Disconnected),
-                },
-                Some(tls) => match tls.reader().read(room) {
-                    Ok(0) => return Err(Ending::Disconnected),
-                    Ok(count) => return Ok(count),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if decrypt(tls, &self.socket, self.idle_timeout)? {
-                            continue;
-                        }
-                    }
-                    // Without close_notify: somebody cut the connection.
-                    Err(_) => return Err(Ending::Disconnected),
-                },
+            match self.receive_now(room) {
+                Ok(0) => return Err(Ending::Disconnected),
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Ending::Disconnected),
             }
             let mut wanted = [
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
@@ -118,42 +108,66 @@ impl Stream {
         }
     }
 
+    /// What is there, or `WouldBlock`; 0 for the end.
+    fn receive_now(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let Some(mut tls) = self.tls.take() else { return receive(&self.socket, room) };
+        let result = loop {
+            match tls.take(room) {
+                0 if tls.is_closed() => break Ok(0),
+                0 => {}
+                count => break Ok(count),
+            }
+            match tls.room().and_then(|room| receive(&self.socket, room)) {
+                // Without TLS's own goodbye: somebody cut the connection.
+                Ok(0) => break Ok(0),
+                Ok(count) => {
+                    let outcome = tls.received(count).map_err(io::Error::other);
+                    let patience = Patience::new(self.idle_timeout);
+                    let sent = self.send_records(&mut tls, || patience.deadline());
+                    if let Err(error) = outcome.and(sent) {
+                        break Err(error);
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.tls = Some(tls);
+        result
+    }
+
     /// Sends all of `octets`; a client that takes none of them for too long is gone.
     ///
     /// # Errors
     ///
     /// `TimedOut`, and send(2)'s.
-    pub(super) fn send_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
+    pub(super) fn send_all(&mut self, octets: &[u8]) -> io::Result<()> {
         let patience = Patience::new(self.idle_timeout);
-        let Some(tls) = &mut self.tls else {
-            while !octets.is_empty() {
-                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                match send(self.socket.as_raw_fd(), octets, flags) {
-                    Ok(count) => octets = octets.get(count..).unwrap_or_default(),
-                    Err(nix::Error::EINTR) => {}
-                    Err(nix::Error::EAGAIN) => wait_for_room(&self.socket, patience.deadline())?,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            return Ok(());
+        let Some(mut tls) = self.tls.take() else {
+            return send_all(&self.socket, octets, || patience.deadline());
         };
-        while !octets.is_empty() {
-            // It takes as much as it wants to keep.
-            let count = tls.writer().write(octets)?;
-            octets = octets.get(count..).unwrap_or_default();
-            write_tls(tls, &self.socket, || patience.deadline())?;
-        }
-        Ok(())
+        let result = octets.chunks(ENCRYPTED_AT_ONCE).try_for_each(|piece| {
+            tls.encrypt(piece).map_err(io::Error::other)?;
+            self.send_records(&mut tls, || patience.deadline())
+        });
+        self.tls = Some(tls);
+        result
     }
 
     /// Says that nothing more will come.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
+        if let Some(mut tls) = self.tls.take() {
+            tls.close().map_err(io::Error::other)?;
             let patience = Patience::new(self.idle_timeout);
-            write_tls(tls, &self.socket, || patience.deadline())?;
+            self.send_records(&mut tls, || patience.deadline())?;
         }
         Ok(shutdown(self.socket.as_raw_fd(), Shutdown::Write)?)
+    }
+
+    /// Sends the records that are ready.
+    fn send_records(&self, tls: &mut Records, deadline: impl Fn() -> Deadline) -> io::Result<()> {
+        let result = send_all(&self.socket, tls.outgoing(), deadline);
+        tls.sent();
+        result
     }
 
     /// Waits until the client closes the connection, or until `deadline`, and throws away what it
@@ -174,37 +188,28 @@ impl Stream {
     }
 }
 
-/// Takes records from the socket; false when there are none.
-fn decrypt(
-    tls: &mut ServerConnection,
-    socket: &OwnedFd,
-    idle_timeout: Duration,
-) -> Result<bool, Ending> {
-    match tls.read_tls(&mut Socket(socket)) {
-        // The reader will tell whether this was a goodbye.
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-        Err(_) => return Err(Ending::Disconnected),
+/// What is there, or `WouldBlock`; 0 for the end.
+fn receive(socket: &OwnedFd, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+            Err(nix::Error::EINTR) => {}
+            result => return Ok(result?),
+        }
     }
-    let outcome = tls.process_new_packets();
-    let patience = Patience::new(idle_timeout);
-    let sent = write_tls(tls, socket, || patience.deadline());
-    if outcome.is_err() || sent.is_err() { Err(Ending::Disconnected) } else { Ok(true) }
 }
 
-/// Sends the records that are ready.
-fn write_tls(
-    tls: &mut ServerConnection,
+fn send_all(
     socket: &OwnedFd,
+    mut octets: &[u8],
     deadline: impl Fn() -> Deadline,
 ) -> io::Result<()> {
-    while tls.wants_write() {
-        match tls.write_tls(&mut Socket(socket)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait_for_room(socket, deadline())?;
-            }
-            Err(error) => return Err(error),
+    while !octets.is_empty() {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match send(socket.as_raw_fd(), octets, flags) {
+            Ok(count) => octets = octets.get(count..).unwrap_or_default(),
+            Err(nix::Error::EINTR) => {}
+            Err(nix::Error::EAGAIN) => wait_for_room(socket, deadline())?,
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -230,39 +235,6 @@ impl Patience {
     }
 }
 
-/// A socket that never waits.
-struct Socket<'a>(&'a OwnedFd);
-
-impl Read for Socket<'_> {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        again(|| recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT))
-    }
-}
-
-impl Write for Socket<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(octets)])
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        again(|| sendmsg::<()>(self.0.as_raw_fd(), parts, &[], flags, None))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn again(mut act: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
-    loop {
-        match act() {
-            Err(nix::Error::EINTR) => {}
-            result => return result.map_err(io::Error::from),
-        }
-    }
-}
-
 /// Looks at the first octet without taking it.
 fn begins_handshake(socket: &OwnedFd) -> bool {
     let mut first = [0];
@@ -272,13 +244,14 @@ fn begins_handshake(socket: &OwnedFd) -> bool {
     count != Ok(1) || first == [HANDSHAKE_RECORD]
 }
 
-fn encryption(tls: &ServerConnection) -> Encryption {
+fn encryption(tls: &Records) -> Encryption {
     let suite = tls.negotiated_cipher_suite();
     Encryption {
         version: tls.protocol_version().map(u16::from).unwrap_or_default(),
         suite: suite.map(|suite| suite.suite().into()).unwrap_or_default(),
         group: tls.negotiated_key_exchange_group().map(|group| group.name().into()),
-        server_name: tls.server_name().map(bounded),
+        // Who serves the handshake knows.
+        server_name: None,
         resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
     }
 }

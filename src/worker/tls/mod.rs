@@ -1,9 +1,11 @@
 //! TLS as the worker speaks it: everything but the private keys and the keys of tickets, which the
 //! monitor has.
 
+mod records;
+
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
@@ -26,6 +28,8 @@ use crate::channel::{
     TlsMaterial, ToMonitor,
 };
 
+pub(super) use records::Records;
+
 /// The protocol's name in ALPN (RFC 7301): a client that wants to talk to a web server here, because
 /// somebody led it astray, is turned away.
 const ALPN: &[u8] = b"pop3";
@@ -44,16 +48,21 @@ pub(super) fn prepare() {
     let _ = aws_lc_rs::rand::fill(&mut [0; 16]);
 }
 
-/// How this server speaks TLS with what the monitor lends, and where a client's certificate names
-/// its user, if any is wanted.
+/// How this server speaks TLS with one client.
+pub(super) struct Setup {
+    pub(super) config: Arc<ServerConfig>,
+    /// Where the client's certificate names its user; `None` when none is wanted.
+    pub(super) named_in: Option<NameIn>,
+    /// The host that the client asks for, once it did.
+    pub(super) server_name: Arc<OnceLock<String>>,
+}
+
+/// Prepares for a handshake with what the monitor lends.
 ///
 /// # Errors
 ///
 /// Says what is wrong with the certificates.
-pub(super) fn config(
-    material: OwnedFd,
-    monitor: &Arc<ToMonitor>,
-) -> Result<(ServerConfig, Option<NameIn>), String> {
+pub(super) fn set_up(material: OwnedFd, monitor: &Arc<ToMonitor>) -> Result<Setup, String> {
     let TlsMaterial { certificates, clients } = TlsMaterial::from_descriptor(material)
         .map_err(|error| format!("certificates from the monitor: {error}"))?;
     let provider = Arc::new(CryptoProvider {
@@ -66,7 +75,8 @@ pub(super) fn config(
         ..default_provider()
     });
     let lent = certificates.into_iter().zip(0..).map(|(it, place)| lend(it, place, monitor));
-    let resolver = Certificates(lent.collect());
+    let server_name = Arc::new(OnceLock::new());
+    let resolver = Certificates { lent: lent.collect(), server_name: Arc::clone(&server_name) };
     let named_in = clients.as_ref().map(|clients| clients.user);
     let verifier = match clients {
         Some(clients) => verifier(clients, &provider)?,
@@ -81,7 +91,7 @@ pub(super) fn config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets { monitor: Arc::clone(monitor), opened: 0.into() });
     config.send_tls13_tickets = 1;
-    Ok((config, named_in))
+    Ok(Setup { config: Arc::new(config), named_in, server_name })
 }
 
 /// Clients may show a certificate, and those without one have a password.
@@ -145,16 +155,22 @@ fn lend(certificate: Certificate, place: u8, monitor: &Arc<ToMonitor>) -> Arc<Ce
 
 /// All certificates, the first one for those who ask for none of them.
 #[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
+struct Certificates {
+    lent: Vec<Arc<CertifiedKey>>,
+    server_name: Arc<OnceLock<String>>,
+}
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(name) = hello.server_name() {
+            let _ = self.server_name.set(name.to_owned());
+        }
         let schemes = hello.signature_schemes();
         let can_be_used = |it: &&Arc<CertifiedKey>| it.key.choose_scheme(schemes).is_some();
         let wanted = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
-        let named =
-            wanted.and_then(|name| self.0.iter().filter(can_be_used).find(|it| is_for(it, &name)));
-        named.or_else(|| self.0.iter().find(can_be_used)).cloned()
+        let named = wanted
+            .and_then(|name| self.lent.iter().filter(can_be_used).find(|it| is_for(it, &name)));
+        named.or_else(|| self.lent.iter().find(can_be_used)).cloned()
     }
 }
 
