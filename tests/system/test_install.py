@@ -21,7 +21,6 @@ class FreshHost(HostCase):
             with self.subTest("apt install enables nothing and starts nothing"):
                 host.install(case.DEB)
                 self.assertEqual(host.run("systemctl", "is-enabled", *SOCKETS, check=False).output, "disabled\n" * 2)
-                self.assertEqual(host.run("systemctl", "is-active", *SOCKETS, check=False).output, "inactive\n" * 2)
                 self._assert_nothing_listens(host)
                 self.assertEqual(host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
 
@@ -86,6 +85,8 @@ class FreshHost(HostCase):
                  environment=("DEBIAN_FRONTEND=noninteractive",))
 
     def _assert_nothing_listens(self, host):
+        # A socket whose unit is gone but was not stopped stays active, and listens or not.
+        self.assertEqual(host.run("systemctl", "is-active", *SOCKETS, check=False).output, "inactive\n" * 2)
         for port in (110, 995):
             with self.assertRaises(ConnectionRefusedError):
                 host.connect(port)
