@@ -26,6 +26,9 @@ by inetd. On port 995, which is popa3ds.socket's, TLS begins at once.
   -V, --version    print the version and exit
 ";
 
+/// Exit status: an option, the settings or the way of starting is wrong.
+const MISTAKE: u8 = 2;
+
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
@@ -90,10 +93,13 @@ fn check_config(place: &Place) -> ExitCode {
                 report.push_str(&format!("{path}: warning: {warning}\n"));
             }
             let certificates = monitor::report_certificates(&settings);
-            for warning in certificates.warnings {
+            for mistake in &certificates.mistakes {
+                report.push_str(&format!("error: {mistake}\n"));
+            }
+            for warning in &certificates.warnings {
                 report.push_str(&format!("warning: {warning}\n"));
             }
-            for finding in certificates.usable {
+            for finding in &certificates.usable {
                 report.push_str(&format!("{finding}\n"));
             }
             let finding = if place.path().exists() {
@@ -102,7 +108,8 @@ fn check_config(place: &Place) -> ExitCode {
                 "does not exist, every setting has its default"
             };
             report.push_str(&format!("{path}: {finding}\n"));
-            print(&report)
+            let printed = print(&report);
+            if certificates.mistakes.is_empty() { printed } else { ExitCode::from(MISTAKE) }
         }
         Err(error) => complain(&error.to_string()),
     }
@@ -118,7 +125,7 @@ fn print(text: &str) -> ExitCode {
 fn complain(text: &str) -> ExitCode {
     // Where standard error is closed, the exit status has to do.
     let _ = writeln!(std::io::stderr(), "popa3d: {text}");
-    ExitCode::from(2)
+    ExitCode::from(MISTAKE)
 }
 
 #[cfg(test)]

@@ -210,7 +210,11 @@ class CommandLine(HostCase):
         shipped = self.host.read("/etc/popa3d.toml").decode()
         self.host.write("/tmp/all.toml", re.sub(r"(?m)^#(?=[a-z-]+ = )", "", shipped))
         self.assertGreaterEqual(len(re.findall(r"(?m)^[a-z-]+ = ", self.host.read("/tmp/all.toml").decode())), 11)
-        self.host.run("popa3d", "--check-config", "--config", "/tmp/all.toml")
+        checked = self.host.run("popa3d", "--check-config", "--config", "/tmp/all.toml", check=False)
+        self.assertIn("/tmp/all.toml: usable", checked.output)
+        # The certificates of the examples are not there.
+        errors = [line for line in checked.output.splitlines() if line.startswith("error: ")]
+        self.assertEqual((len(errors), checked.code), (2, 2), checked)
 
     def test_with_wrong_settings_nobody_is_served_and_the_journal_says_why(self):
         self.settings("# first line\nmailbocks = 1\n")

@@ -18,8 +18,10 @@ const UNIT: &str = "popa3d@.service";
 pub struct Report {
     /// What will be shown to clients.
     pub usable: Vec<String>,
-    /// What will not, and what will not for long.
+    /// What will not for long, or that there is none.
     pub warnings: Vec<String>,
+    /// What cannot be used at all.
+    pub mistakes: Vec<String>,
 }
 
 /// Looks at the certificates that sessions with these settings would use.
@@ -31,7 +33,7 @@ pub fn report(settings: &Settings) -> Report {
         Ok(files) if settings.certificates.is_some() || credentials.is_empty() => files,
         Ok(_) => credentials,
         Err(error) => {
-            report.warnings.push(format!("certificates: {error}"));
+            report.mistakes.push(format!("certificates: {error}"));
             Vec::new()
         }
     };
@@ -44,10 +46,10 @@ pub fn report(settings: &Settings) -> Report {
     }
     let (usable, unusable) = certificates::load(&files);
     let unusable = unusable.iter().map(|trouble| format!("certificate cannot be used: {trouble}"));
-    report.warnings.extend(unusable);
+    report.mistakes.extend(unusable);
     if let Some(clients) = &settings.client_certificates {
         if let Err(trouble) = certificates::authorities(&clients.ca) {
-            report.warnings.push(format!("client-certificates cannot be used: {trouble}"));
+            report.mistakes.push(format!("client-certificates cannot be used: {trouble}"));
         }
     }
     for pair in usable {
