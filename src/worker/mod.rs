@@ -4,6 +4,7 @@
 //! system call filter (`sandbox`). Mailboxes reach it as read-only descriptors; what it wants
 //! done it asks of the monitor.
 
+mod authorization;
 mod client;
 mod deadline;
 mod mailbox;
@@ -13,6 +14,7 @@ mod session;
 mod stream;
 mod syscalls;
 mod tls;
+mod transaction;
 mod update;
 
 use std::ffi::CString;

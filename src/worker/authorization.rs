@@ -1,0 +1,254 @@
+//! AUTHORIZATION, and TLS, which begins there.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::client::{Output, ending};
+use super::deadline::Deadline;
+use super::maildrop::Maildrop;
+use super::session::{Session, command};
+use super::tls;
+use crate::channel::{Answer, Encryption, Ending, Method, Refusal, Request, Secret, Trouble};
+use crate::pop3::capability::{self, Offers};
+use crate::pop3::reply::{self, Code};
+use crate::pop3::{Authorization, Line, LoginStep, Mechanism};
+
+/// Who has not logged in by then is dropped, however much he talks: others want to be served.
+const LONGEST_AUTHORIZATION: Duration = Duration::from_secs(180);
+
+impl Session<'_> {
+    /// AUTHORIZATION: until somebody is logged in or says goodbye (`None`).
+    pub(super) fn authorize(&mut self) -> Result<Option<(Maildrop, Offers)>, Ending> {
+        let mut state = self.authorization();
+        let mut failures = 0;
+        let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
+        loop {
+            self.client.wait_for_line(self.monitor.as_fd(), Some(latest)).inspect_err(
+                |ending| {
+                    if *ending == Ending::WithoutTls {
+                        self.tell_failure("the client began with TLS where STLS is wanted first");
+                    }
+                },
+            )?;
+            let mut login = None;
+            let output = &mut self.client.output;
+            let step = self.client.input.take(|line| authorization_line(&mut state, line, output));
+            match step.unwrap_or(Ok(LoginStep::Replied)).map_err(ending)? {
+                LoginStep::Replied => {}
+                LoginStep::Quit => return Ok(None),
+                LoginStep::ListCapabilities => self.list_capabilities(state.offers())?,
+                LoginStep::StartTls => {
+                    if self.may_start_tls()? {
+                        self.start_tls()?;
+                        state = self.authorization();
+                    }
+                }
+                LoginStep::PasswordRefused => self.note_refused_plaintext()?,
+                LoginStep::Failed => failures += 1,
+                LoginStep::LogIn { user, password, mechanism } => {
+                    let method = match mechanism {
+                        None => Method::UserPass,
+                        Some(Mechanism::Plain) => Method::Plain,
+                        Some(Mechanism::Login) => Method::Login,
+                        Some(Mechanism::External) => Method::External,
+                    };
+                    let password = Secret::from(password);
+                    login = Some(Request::Login { user, password, method });
+                }
+                LoginStep::LogInCertified { user } => {
+                    login = Some(Request::LoginByCertificate { user: user.into_bytes() });
+                }
+            }
+            if let Some(request) = login {
+                match self.log_in(request)? {
+                    Ok(maildrop) => return Ok(Some((maildrop, state.offers()))),
+                    Err(refusal) => {
+                        refuse_login(&mut self.client.output, refusal).map_err(ending)?;
+                        failures += 1;
+                    }
+                }
+            }
+            if failures >= self.start.login_attempts {
+                return Err(Ending::TooManyFailures);
+            }
+        }
+    }
+
+    fn authorization(&self) -> Authorization {
+        let takes_passwords = self.client.is_encrypted() || self.start.takes_plaintext;
+        Authorization::new(takes_passwords, self.certified.clone())
+    }
+
+    fn list_capabilities(&mut self, offers: Offers) -> Result<(), Ending> {
+        let stls = !self.client.is_encrypted() && self.offers_tls()?;
+        capability::before_login(offers, stls, &mut self.client.output).map_err(ending)
+    }
+
+    /// Answers STLS (RFC 2595 section 4).
+    fn may_start_tls(&mut self) -> Result<bool, Ending> {
+        let refusal = if self.client.is_encrypted() {
+            Some("TLS has begun already")
+        } else if !self.offers_tls()? {
+            Some("this server has no certificate")
+        } else {
+            None
+        };
+        let output = &mut self.client.output;
+        match refusal {
+            None => reply::ok(output, "begin TLS"),
+            Some(why) => reply::err(output, why),
+        }
+        .map_err(ending)?;
+        Ok(refusal.is_none())
+    }
+
+    /// The monitor looks at the certificates only when somebody wants to know.
+    fn offers_tls(&mut self) -> Result<bool, Ending> {
+        if let Some(known) = self.offers_tls {
+            return Ok(known);
+        }
+        self.tell(&Request::OffersTls)?;
+        match self.monitor.receive() {
+            Ok((Answer::OffersTls(offered), None)) => Ok(*self.offers_tls.insert(offered)),
+            Ok(_) | Err(_) => Err(self.fail()),
+        }
+    }
+
+    pub(super) fn start_tls(&mut self) -> Result<(), Ending> {
+        let deadline = Deadline::after(self.start.handshake_timeout);
+        self.monitor.send(&Request::BeginTls, None).map_err(|_| Ending::Failed)?;
+        let started = match self.monitor.receive() {
+            Ok((Answer::TlsMaterial, Some(material))) => tls::set_up(material, &self.monitor)
+                .and_then(|setup| {
+                    let encryption = self.client.start_tls(Arc::clone(&setup.config), deadline)?;
+                    Ok((encryption, setup))
+                }),
+            Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned()),
+            Ok(_) | Err(_) => return Err(Ending::Failed),
+        };
+        match started {
+            Ok((encryption, setup)) => {
+                let named = self.client.certificate().zip(setup.named_in);
+                self.certified = named.and_then(|(shown, place)| tls::user(shown, place));
+                let server_name = setup.server_name.get().cloned();
+                let encryption = Encryption { server_name, ..encryption };
+                let told = self.monitor.send(&Request::Encrypted(encryption), None);
+                told.map_err(|_| Ending::Failed)
+            }
+            Err(reason) => {
+                self.tell_failure(&reason);
+                Err(Ending::WithoutTls)
+            }
+        }
+    }
+
+    fn tell_failure(&self, reason: &str) {
+        // If the monitor is gone, the session is at its end anyway.
+        let _ = self.monitor.send(&Request::HandshakeFailed(reason.to_owned()), None);
+    }
+
+    fn note_refused_plaintext(&mut self) -> Result<(), Ending> {
+        if !std::mem::replace(&mut self.refused_plaintext, true) {
+            self.tell(&Request::PlaintextRefused)?;
+        }
+        Ok(())
+    }
+
+    fn log_in(&mut self, request: Request) -> Result<Result<Maildrop, Refusal>, Ending> {
+        // What was said so far is not to wait for PAM.
+        self.client.output.flush().map_err(ending)?;
+        let answer = self.monitor.send(&request, None).and_then(|()| self.monitor.receive());
+        // The password is wiped here, not at the end of the session.
+        drop(request);
+        let (fingerprint_key, remembered, mailbox) = match answer {
+            Ok((Answer::Maildrop { fingerprint_key, remembered }, mailbox)) => {
+                (fingerprint_key, remembered, mailbox)
+            }
+            Ok((Answer::Refused(refusal), None)) => return Ok(Err(refusal)),
+            Ok(_) => return Err(self.fail()),
+            // A monitor that PAM does not let go of ends.
+            Err(_) => {
+                let output = &mut self.client.output;
+                refuse_login(output, Refusal::Temporary).map_err(ending)?;
+                return Err(Ending::Failed);
+            }
+        };
+        let ids = if remembered { self.receive_remembered()? } else { None };
+        let loaded = match mailbox {
+            Some(mailbox) => Maildrop::scan(mailbox, &self.start.limits, fingerprint_key),
+            None => Ok(Maildrop::default()),
+        };
+        let loaded = loaded.and_then(|mut maildrop| {
+            maildrop.distinguish(ids)?;
+            Ok(maildrop)
+        });
+        match loaded {
+            Ok(maildrop) => {
+                // Ids of a mailbox that is away for a moment are not to be forgotten.
+                if maildrop.has_mailbox() {
+                    self.remember(maildrop.to_remember(|_| false))?;
+                }
+                let totals = maildrop.totals();
+                self.tell(&Request::Scanned(totals))?;
+                let text = format!("{} messages ({} octets)", totals.messages, totals.octets);
+                reply::ok(&mut self.client.output, &text).map_err(ending)?;
+                Ok(Ok(maildrop))
+            }
+            Err(trouble) => {
+                self.tell(&Request::Unservable(trouble))?;
+                Ok(Err(match trouble {
+                    Trouble::NotMbox | Trouble::TooManyMessages | Trouble::TooLarge => {
+                        Refusal::Permanent
+                    }
+                    Trouble::Changed | Trouble::Unreadable(_) => Refusal::Temporary,
+                }))
+            }
+        }
+    }
+
+    fn receive_remembered(&mut self) -> Result<Option<OwnedFd>, Ending> {
+        match self.monitor.receive() {
+            Ok((Answer::Remembered, ids)) => Ok(ids),
+            Ok(_) | Err(_) => Err(self.fail()),
+        }
+    }
+}
+
+fn authorization_line(
+    state: &mut Authorization,
+    line: Line<'_>,
+    output: &mut Output,
+) -> io::Result<LoginStep> {
+    if state.awaits_response() {
+        let response = match line {
+            Line::Whole(response) => Some(response),
+            Line::TooLong => None,
+        };
+        return state.on_response(response, output);
+    }
+    match command(line, output)? {
+        Some(command) => state.on(command, output),
+        None => Ok(LoginStep::Replied),
+    }
+}
+
+fn refuse_login(output: &mut Output, refusal: Refusal) -> io::Result<()> {
+    match refusal {
+        Refusal::Credentials => {
+            reply::err_with(output, Code::Auth, "Authentication failed (bad password?)")
+        }
+        Refusal::InUse => {
+            reply::err_with(output, Code::InUse, "another session or program uses this maildrop")
+        }
+        Refusal::Temporary => {
+            reply::err_with(output, Code::SysTemp, "out of order for the moment, try again later")
+        }
+        Refusal::Permanent => reply::err_with(
+            output,
+            Code::SysPerm,
+            "this mailbox cannot be served, ask the administrator",
+        ),
+    }
+}
