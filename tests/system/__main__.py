@@ -29,7 +29,7 @@ def main(release, deb, *names):
              else loader.discover("system", top_level_dir="."))
     case.DEB, case.RELEASE = deb, release
     with Host(release, layers=("clients",), deb=deb) as host:
-        host.run("systemctl", "enable", "--now", "popa3d.socket")
+        host.run("systemctl", "enable", "--now", "popa3d.socket", "popa3ds.socket")
         case.HOST = host
         result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Result).run(suite)
     if not result.testsRun:
