@@ -1,0 +1,124 @@
+"""AUTH EXTERNAL: logging in with a certificate (client-certificates in the settings)."""
+
+import base64
+import itertools
+import ssl
+
+from .mail import messages
+from .tls import NAME, TlsCase, issue
+
+DIRECTORY = "/etc/popa3d-clients"
+_numbers = itertools.count(1)
+
+
+class ClientCertificates(TlsCase):
+    def setUp(self):
+        self.user = self.account(messages(1))
+        self.ca = self.authority("Mail users")
+        self.accept("common-name")
+
+    def accept(self, place):
+        """Has sessions take certificates of this test's authority, which name the user in this PLACE."""
+        clients = f'{{ ca = "{self.ca}.crt", user = "{place}" }}'
+        self.serve(issue(NAME), more=f"client-certificates = {clients}\n")
+
+    def authority(self, name):
+        stem = f"{DIRECTORY}/{next(_numbers)}"
+        self.host.shell(f"""mkdir -p {DIRECTORY}
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj '/CN={name}' \
+    -keyout {stem}.key -out {stem}.crt""")
+        return stem
+
+    def client(self, subject, alternative=None, ca=None, days=30):
+        """The context of a client with a certificate of this subject."""
+        stem, ca = f"{DIRECTORY}/{next(_numbers)}", ca or self.ca
+        extension = f"-addext 'subjectAltName={alternative}'" if alternative else ""
+        self.host.shell(f"""openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+    -addext extendedKeyUsage=clientAuth -subj '{subject}' {extension} -keyout {stem}.key -out {stem}.csr
+openssl x509 -req -in {stem}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -copy_extensions copy \
+    -days {days} -out {stem}.crt""")
+        context = self.context()
+        context.load_cert_chain(self.host.path(f"{stem}.crt"), self.host.path(f"{stem}.key"))
+        return context
+
+    def mechanisms(self, session):
+        listed = [line for line in session.multi("CAPA") if line.startswith(b"SASL ")]
+        return listed[0].split()[1:] if listed else []
+
+    def test_certificate_logs_its_user_in_and_pam_opens_a_session(self):
+        for connect in (self.connect_tls, self.connect_stls):
+            with self.subTest(connect=connect.__name__):
+                session = connect(self.client(f"/CN={self.user}"))
+                self.assertIn(b"EXTERNAL", self.mechanisms(session))
+                session.ok("AUTH EXTERNAL =")
+                self.assertEqual(self.mechanisms(session)[-1], b"EXTERNAL")
+                session.ok("RETR 1")
+                session.close()
+                self.until_idle()
+        passed = self.journal(POPA3D_USER=self.user, POPA3D_EVENT="login-passed")
+        self.assertEqual([line["POPA3D_METHOD"] for line in passed], ["EXTERNAL"] * 2)
+        self.until(lambda: "session opened for user " + self.user in self.host.shell("journalctl -o cat").output,
+                   "pam_unix's line")
+
+    def test_identity_may_be_named_and_may_be_awaited(self):
+        context = self.client(f"/CN={self.user}")
+        named = base64.b64encode(self.user.encode()).decode()
+        for command, response in ((f"AUTH EXTERNAL {named}", None), ("AUTH EXTERNAL", ""), ("AUTH EXTERNAL", named)):
+            with self.subTest(command=command, response=response):
+                session = self.connect_tls(context)
+                if response is None:
+                    session.ok(command)
+                else:
+                    self.assertRegex(session.command(command), rb"^\+ ")
+                    session.ok(response)
+                session.quit()
+                self.until_idle()
+
+    def test_nobody_logs_in_as_somebody_else(self):
+        other = self.account(messages(1))
+        session = self.connect_tls(self.client(f"/CN={self.user}"))
+        wanted = base64.b64encode(other.encode()).decode()
+        self.assertRegex(session.command(f"AUTH EXTERNAL {wanted}"), rb"^-ERR \[AUTH\]")
+        session.ok("AUTH EXTERNAL =")
+
+    def test_email_names_the_user_before_its_at(self):
+        self.accept("email")
+        session = self.connect_tls(self.client("/CN=Somebody", f"email:{self.user}@example.org"))
+        session.ok("AUTH EXTERNAL =")
+
+    def test_who_may_not_log_in_may_not_with_a_certificate_either(self):
+        locked = self.account(messages(1))
+        self.host.run("chage", "-E", "1", locked)
+        for name in ("root", "nobody-of-this-name", locked):
+            with self.subTest(name=name):
+                session = self.connect_tls(self.client(f"/CN={name}"))
+                self.assertRegex(session.command("AUTH EXTERNAL ="), rb"^-ERR \[AUTH\]")
+
+    def test_certificate_that_names_nobody_still_lets_a_password_in(self):
+        for subject in ("/O=Without a name", f"/CN={self.user}/CN=other"):
+            with self.subTest(subject=subject):
+                session = self.connect_tls(self.client(subject))
+                self.assertNotIn(b"EXTERNAL", self.mechanisms(session))
+                self.assertRegex(session.command("AUTH EXTERNAL ="), rb"^-ERR ")
+                self.log_in(session, self.user)
+                session.close()
+                self.until_idle()
+
+    def test_certificate_of_another_authority_ends_the_handshake(self):
+        address = self.address()
+        other = self.authority("Somebody else")
+        with self.assertRaises((ssl.SSLError, ConnectionError, AssertionError)):
+            session = self.connect_tls(self.client(f"/CN={self.user}", ca=other), source=address)
+            session.command("AUTH EXTERNAL =")
+        self.until_said("No TLS", POPA3D_CLIENT=address)
+        self.assertFalse(self.journal(POPA3D_CLIENT=address, POPA3D_EVENT="login-passed"))
+
+    def test_without_the_setting_no_certificate_counts(self):
+        self.serve(issue(NAME))
+        session = self.connect_tls(self.client(f"/CN={self.user}"))
+        self.assertNotIn(b"EXTERNAL", self.mechanisms(session))
+        self.assertRegex(session.command("AUTH EXTERNAL ="), rb"^-ERR ")
+
+    def test_without_tls_there_is_no_certificate(self):
+        session = self.connect()
+        self.assertRegex(session.command("AUTH EXTERNAL ="), rb"^-ERR ")
