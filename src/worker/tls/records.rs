@@ -84,13 +84,14 @@ impl Records {
         result
     }
 
-    /// Takes the alert that an error left behind, and goes no further: rustls would come to the
-    /// same error again.
+    /// Takes the alert that an error left behind, and what is to be sent before it, and goes no
+    /// further: rustls would come to the same error again.
     fn encode_alert(&mut self) {
-        let records = self.incoming.get_mut(..self.filled).unwrap_or_default();
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(records);
-        if let Ok(ConnectionState::EncodeTlsData(mut alert)) = state {
-            encode(&mut alert, &mut self.outgoing);
+        while self.connection.wants_write() {
+            let records = self.incoming.get_mut(..self.filled).unwrap_or_default();
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(records);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            encode(&mut data, &mut self.outgoing);
         }
     }
 
@@ -268,7 +269,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use rustls::pki_types::PrivateKeyDer;
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore};
 
     use super::*;
 
@@ -281,22 +282,30 @@ mod tests {
 
     impl Pair {
         fn new(step: usize) -> Self {
+            let mut pair = Self::before_handshake(step, b"pop3");
+            while pair.server.is_handshaking() || pair.client.is_handshaking() {
+                pair.send_to_server().unwrap();
+                pair.send_to_client().unwrap();
+            }
+            pair
+        }
+
+        fn before_handshake(step: usize, protocol: &[u8]) -> Self {
             let made = rcgen::generate_simple_self_signed(["pop.example.org".to_owned()]).unwrap();
             let key = PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
             let chain = vec![made.cert.der().clone()];
             let mut roots = RootCertStore::empty();
             roots.add(chain[0].clone()).unwrap();
-            let config = ServerConfig::builder().with_no_client_auth();
-            let server = Records::new(Arc::new(config.with_single_cert(chain, key).unwrap()));
-            let config = ClientConfig::builder().with_root_certificates(roots);
-            let config = Arc::new(config.with_no_client_auth());
-            let client = ClientConnection::new(config, "pop.example.org".try_into().unwrap());
-            let mut pair = Self { server: server.unwrap(), client: client.unwrap(), step };
-            while pair.server.is_handshaking() || pair.client.is_handshaking() {
-                pair.send_to_server().unwrap();
-                pair.send_to_client();
-            }
-            pair
+            let mut config =
+                ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+            config.alpn_protocols = vec![b"pop3".to_vec()];
+            let server = Records::new(Arc::new(config)).unwrap();
+            let mut config =
+                ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            let name = "pop.example.org".try_into().unwrap();
+            let client = ClientConnection::new(Arc::new(config), name).unwrap();
+            Self { server, client, step }
         }
 
         fn send_to_server(&mut self) -> Result<(), rustls::Error> {
@@ -320,17 +329,17 @@ mod tests {
         }
 
         /// Returns what the client has got.
-        fn send_to_client(&mut self) -> Vec<u8> {
+        fn send_to_client(&mut self) -> Result<Vec<u8>, rustls::Error> {
             let mut records = self.server.outgoing();
             let mut got = Vec::new();
             while !records.is_empty() {
                 self.client.read_tls(&mut records).unwrap();
-                self.client.process_new_packets().unwrap();
+                self.client.process_new_packets()?;
                 // It says "later" when it has given what it has.
                 let _ = self.client.reader().read_to_end(&mut got);
             }
             self.server.sent();
-            got
+            Ok(got)
         }
 
         /// All that the server can take now.
@@ -353,7 +362,7 @@ mod tests {
             for length in [1, 100, FRAGMENT, 3 * FRAGMENT + 1] {
                 let text: Vec<u8> = (0..=250).cycle().take(length).collect();
                 pair.server.encrypt(&text).unwrap();
-                let got = pair.send_to_client();
+                let got = pair.send_to_client().unwrap();
                 assert!(got == text, "to the client, {length} octets, {step} at once");
                 pair.client.writer().write_all(&text).unwrap();
                 pair.send_to_server().unwrap();
@@ -373,7 +382,7 @@ mod tests {
         // The other direction is still open.
         pair.server.encrypt(b"+OK\r\n").unwrap();
         pair.server.close().unwrap();
-        assert_eq!(pair.send_to_client(), b"+OK\r\n");
+        assert_eq!(pair.send_to_client().unwrap(), b"+OK\r\n");
         assert_eq!(pair.client.reader().read(&mut [0]).unwrap(), 0, "no goodbye");
     }
 
@@ -386,7 +395,16 @@ mod tests {
         *record.last_mut().unwrap() ^= 1;
         assert!(pair.give(&record).is_err());
         assert!(pair.taken().is_empty());
-        assert!(!pair.server.outgoing().is_empty(), "no alert");
+        let told = pair.send_to_client().unwrap_err();
+        assert_eq!(told, rustls::Error::AlertReceived(AlertDescription::BadRecordMac));
+    }
+
+    #[test]
+    fn client_of_another_protocol_is_told_so() {
+        let mut pair = Pair::before_handshake(usize::MAX, b"http/1.1");
+        assert!(pair.send_to_server().is_err());
+        let told = pair.send_to_client().unwrap_err();
+        assert_eq!(told, rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol));
     }
 
     #[test]
