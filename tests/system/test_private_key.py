@@ -263,7 +263,13 @@ class SigningOracle(PrivateKeyCase):
 
     def test_worker_cannot_log_in_without_encryption_where_that_is_forbidden(self):
         self.serve(self.pair, more='plaintext-login = "never"\n')
-        self.assert_ends(self.take_over(self.connect()), self.login_request(), "without encryption")
+        self.assert_ends(self.take_over(self.connect()), self.login_request(), "not allow")
+        self.assertEqual(self.messages(POPA3D_USER=self.user, POPA3D_EVENT="login-passed"), [])
+
+    def test_worker_cannot_name_a_certificate_where_none_is_asked_for(self):
+        claim = number("Request", "LoginByCertificate") + counted(self.user.encode())
+        for connect in (self.connect, self.connect_tls):
+            self.assert_ends(self.take_over(connect()), claim, "not allow")
         self.assertEqual(self.messages(POPA3D_USER=self.user, POPA3D_EVENT="login-passed"), [])
 
     def test_tickets_are_few(self):
@@ -305,7 +311,7 @@ class SigningOracle(PrivateKeyCase):
         """A handshake begins, as far as the monitor knows."""
         channel.send(number("Request", "BeginTls"))
         answer, ancillary, _, _ = channel.recvmsg(5000, socket.CMSG_SPACE(4))
-        self.assertEqual(answer, number("Answer", "Certificates"))
+        self.assertEqual(answer, number("Answer", "TlsMaterial"))
         for _, _, data in ancillary:
             for descriptor in array.array("i", data):
                 os.close(descriptor)
