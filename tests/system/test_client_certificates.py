@@ -4,6 +4,7 @@ import base64
 import itertools
 import ssl
 
+from .case import Session
 from .mail import messages
 from .tls import NAME, TlsCase, issue
 
@@ -122,3 +123,15 @@ openssl x509 -req -in {stem}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -c
     def test_without_tls_there_is_no_certificate(self):
         session = self.connect()
         self.assertRegex(session.command("AUTH EXTERNAL ="), rb"^-ERR ")
+
+    def test_session_that_was_resumed_is_still_that_clients(self):
+        context = self.client(f"/CN={self.user}")
+        first = self.connect_tls(context)
+        first.multi("CAPA")
+        kept = first.connection.session
+        first.quit()
+        session = Session(self, context.wrap_socket(self.dial(995), server_hostname=NAME, session=kept))
+        self.assertTrue(session.connection.session_reused)
+        session.line()
+        session.ok("AUTH EXTERNAL =")
+        session.quit()
