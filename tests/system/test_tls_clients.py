@@ -3,12 +3,11 @@
 import json
 import poplib
 import re
-import ssl
 import xml.etree.ElementTree
 
 from . import test_clients
 from .case import CONNECTION_TIMEOUT
-from .mail import mbox, messages
+from .mail import mbox
 from .test_clients import SIMPLE_PASSWORD
 from .tls import TlsCase, issue, root
 
@@ -155,13 +154,12 @@ class Mpop(Clients):
                 self.assert_kept()
 
     def test_mechanisms(self):
-        for number, way in enumerate(self.WAYS):
+        for way in self.WAYS:
             for name, method in (("plain", "PLAIN"), ("login", "LOGIN"), ("user", "USER")):
                 with self.subTest(way, method=method):
                     self.host.run(*self.mpop(*way, f"--auth={name}", "--keep=on"), user=self.owner)
                     self.until_idle()
                     self.assertEqual(self.journal(POPA3D_USER=self.user)[-1]["POPA3D_METHOD"], method)
-        self.assertEqual(number, 1)
 
     def test_shows_what_the_server_can_over_tls(self):
         for way in self.WAYS:
