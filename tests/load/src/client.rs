@@ -1,35 +1,64 @@
 //! One POP3 session from the client's side.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use crate::options::Options;
 use crate::reply::Replies;
+use crate::tls::{self, Encrypted, Tls};
 
 /// No server gets longer for a reply: a run ends, whatever happens.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a server is, and how to talk with it.
+pub(crate) struct Server {
+    port: u16,
+    tls: Option<Tls>,
+}
+
+impl Server {
+    pub(crate) fn of(options: &Options) -> io::Result<Self> {
+        let tls = match options.text("tls", "none") {
+            "none" => None,
+            "full" => Some(Tls::new(false)?),
+            "resumed" => Some(Tls::new(true)?),
+            other => return Err(io::Error::other(format!("--tls {other}?"))),
+        };
+        Ok(Self { port: options.port()?, tls })
+    }
+}
+
 pub(crate) struct Client {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Connection,
     pub(crate) replies: Replies,
+}
+
+pub(crate) enum Connection {
+    Plain(TcpStream),
+    Tls(Box<Encrypted>),
 }
 
 impl Client {
     /// Connects and reads the greeting.
-    pub(crate) fn connect(port: u16) -> io::Result<Self> {
-        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    pub(crate) fn connect(server: &Server) -> io::Result<Self> {
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port))?;
         // What is measured is the server's way with Nagle's algorithm, not ours.
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
+        let socket = match &server.tls {
+            None => Connection::Plain(socket),
+            Some(tls) => Connection::Tls(Box::new(tls.begin(socket)?)),
+        };
         let mut client = Self { socket, replies: Replies::new() };
         client.status()?;
         Ok(client)
     }
 
     /// Connects and logs in.
-    pub(crate) fn log_in(port: u16, user: &str, password: &str) -> io::Result<Self> {
-        let mut client = Self::connect(port)?;
+    pub(crate) fn log_in(server: &Server, user: &str, password: &str) -> io::Result<Self> {
+        let mut client = Self::connect(server)?;
         client.ask(&format!("USER {user}"))?;
         client.ask(&format!("PASS {password}"))?;
         Ok(client)
@@ -72,5 +101,43 @@ impl Client {
         let line = self.ask("STAT")?;
         let count = line.split(' ').nth(1).and_then(|word| word.parse().ok());
         count.ok_or_else(|| io::Error::other(format!("no reply to STAT: {line}")))
+    }
+
+    /// What TLS uses; empty without it.
+    pub(crate) fn agreed(&self) -> String {
+        match &self.socket {
+            Connection::Plain(_) => String::new(),
+            Connection::Tls(stream) => tls::agreed(&stream.conn),
+        }
+    }
+
+    /// Whether a ticket saved a part of the handshake.
+    pub(crate) fn is_resumed(&self) -> bool {
+        matches!(&self.socket, Connection::Tls(stream) if tls::is_resumed(&stream.conn))
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(room),
+            Self::Tls(stream) => stream.read(room),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(octets),
+            Self::Tls(stream) => stream.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, Server};
 use crate::options::Options;
 
 pub(crate) fn run(options: &Options) -> io::Result<String> {
+    let server = Server::of(options)?;
     let mut client =
-        Client::log_in(options.port()?, options.text("user", ""), options.text("password", ""))?;
+        Client::log_in(&server, options.text("user", ""), options.text("password", ""))?;
     let messages = client.count()?.min(options.number("messages", u32::MAX)?);
     // Commands on their way at any time; few enough that they never fill the server's buffers,
     // and many enough that the server always has the next one.
@@ -31,5 +32,6 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
     if taken == asked {
         client.ask("QUIT")?;
     }
-    Ok(format!(r#"{{"messages":{taken},"octets":{octets},"seconds":{seconds:.6}}}"#))
+    let tls = client.agreed();
+    Ok(format!(r#"{{"messages":{taken},"octets":{octets},"seconds":{seconds:.6},"tls":{tls:?}}}"#))
 }

@@ -2,19 +2,20 @@
 
 use std::io::{self, Read, Write};
 
-use crate::client::Client;
+use crate::client::{Client, Server};
 use crate::options::Options;
 
 /// Logs in, says so, and quits when standard input ends.
 pub(crate) fn run(options: &Options) -> io::Result<String> {
     let users: usize = options.number("users", 1)?;
+    let server = Server::of(options)?;
     let mut clients = Vec::with_capacity(users);
     for number in 0..users {
         let user = match options.text("user", "") {
             "" => format!("user{number:03}"),
             name => name.to_owned(),
         };
-        let mut client = Client::log_in(options.port()?, &user, options.text("password", ""))?;
+        let mut client = Client::log_in(&server, &user, options.text("password", ""))?;
         if options.text("each", "idle") == "busy" {
             // What a client that keeps its mail on the server does, and a download.
             let messages = client.count()?;

@@ -8,6 +8,7 @@ mod options;
 mod reply;
 mod sessions;
 mod times;
+mod tls;
 mod transactions;
 
 use std::io::{self, Write};
@@ -16,8 +17,9 @@ use std::process::ExitCode;
 use options::Options;
 
 const USAGE: &str = "\
-usage: popa3d-load WORK --port PORT [--OPTION VALUE]...
-  sessions   complete sessions         --concurrency --seconds --users --dialogue full|greeting
+usage: popa3d-load WORK --port PORT [--tls none|full|resumed] [--OPTION VALUE]...
+  sessions   complete sessions         --concurrency --seconds --users
+                                       --dialogue full|short|greeting|handshake
   login      PASS, STAT and UIDL timed --user --times
   commands   single commands timed     --user --times
   download   RETR of every message     --user --messages --seconds --pipeline

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, Server};
 use crate::options::Options;
 use crate::times::Times;
 
@@ -21,22 +21,53 @@ struct Outcome {
     stages: [Times; STAGES.len()],
     failures: u32,
     first_failure: Option<String>,
+    /// Sessions that a ticket began.
+    resumed: u32,
+    /// What TLS used.
+    tls: String,
 }
 
-/// `full`: connect, USER, PASS, STAT, UIDL, QUIT. `greeting`: connect and read until the end.
+/// What is said in a session.
+#[derive(Clone, Copy)]
+enum Dialogue {
+    /// USER, PASS, STAT, UIDL, QUIT.
+    Full,
+    /// USER, PASS, STAT, QUIT.
+    Short,
+    /// QUIT.
+    Handshake,
+    /// Nothing: the server ends it.
+    Greeting,
+}
+
+impl Dialogue {
+    fn of(options: &Options) -> io::Result<Self> {
+        match options.text("dialogue", "full") {
+            "full" => Ok(Self::Full),
+            "short" => Ok(Self::Short),
+            "handshake" => Ok(Self::Handshake),
+            "greeting" => Ok(Self::Greeting),
+            other => Err(io::Error::other(format!("--dialogue {other}?"))),
+        }
+    }
+}
+
 pub(crate) fn run(options: &Options) -> io::Result<String> {
-    let port = options.port()?;
     let concurrency: usize = options.number("concurrency", 1)?;
     let users: usize = options.number("users", concurrency)?;
     let length = options.seconds()?;
-    let is_full = options.text("dialogue", "full") == "full";
+    let dialogue = Dialogue::of(options)?;
+    // Each thread is a client with tickets of its own.
+    let servers: Vec<_> =
+        (0..concurrency).map(|_| Server::of(options)).collect::<io::Result<_>>()?;
     let password = options.text("password", "");
     let over = AtomicBool::new(false);
     let begun = Instant::now();
     let outcomes = thread::scope(|scope| {
         let over = &over;
         let workers: Vec<_> = (0..concurrency)
-            .map(|worker| {
+            .zip(&servers)
+            .map(|(worker, server)| {
                 scope.spawn(move || {
                     let mut outcome = Outcome::default();
                     // No two threads share a user: a maildrop has one session at a time.
@@ -44,13 +75,15 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
                     while !over.load(Ordering::Relaxed) {
                         let user = format!("user{:03}", mine.next().unwrap_or(worker));
                         let begun = Instant::now();
-                        let done = if is_full {
-                            session(port, &user, password, &mut outcome.stages)
-                        } else {
-                            Client::connect(port).and_then(|mut client| until_end(&mut client))
-                        };
-                        match done {
-                            Ok(()) => outcome.whole.add(begun.elapsed()),
+                        let stages = &mut outcome.stages;
+                        match session(server, dialogue, &user, password, stages) {
+                            Ok(client) => {
+                                outcome.whole.add(begun.elapsed());
+                                outcome.resumed += u32::from(client.is_resumed());
+                                if outcome.tls.is_empty() {
+                                    outcome.tls = client.agreed();
+                                }
+                            }
                             Err(error) => {
                                 outcome.failures += 1;
                                 outcome.first_failure.get_or_insert(error.to_string());
@@ -75,6 +108,8 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
             sum.append(stage);
         }
         total.failures += outcome.failures;
+        total.resumed += outcome.resumed;
+        total.tls = outcome.tls;
         total.first_failure = total.first_failure.or(outcome.first_failure);
     }
     let stages: Vec<_> = STAGES
@@ -83,28 +118,40 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
         .map(|(name, times)| format!(r#""{name}":{times}"#))
         .collect();
     Ok(format!(
-        r#"{{"seconds":{seconds:.3},"failures":{},"first_failure":{:?},"session":{},{}}}"#,
+        r#"{{"seconds":{seconds:.3},"failures":{},"first_failure":{:?},"resumed":{},"tls":{:?},"session":{},{}}}"#,
         total.failures,
         total.first_failure.unwrap_or_default(),
+        total.resumed,
+        total.tls,
         total.whole,
         stages.join(","),
     ))
 }
 
 fn session(
-    port: u16,
+    server: &Server,
+    dialogue: Dialogue,
     user: &str,
     password: &str,
     stages: &mut [Times; STAGES.len()],
-) -> io::Result<()> {
+) -> io::Result<Client> {
     let [greeting, user_, pass, stat, uidl, quit] = stages;
-    let mut client = greeting.of(|| Client::connect(port))?;
-    user_.of(|| client.ask(&format!("USER {user}")))?;
-    pass.of(|| client.ask(&format!("PASS {password}")))?;
-    stat.of(|| client.ask("STAT"))?;
-    uidl.of(|| client.fetch("UIDL"))?;
-    quit.of(|| client.ask("QUIT"))?;
-    Ok(())
+    let mut client = greeting.of(|| Client::connect(server))?;
+    if matches!(dialogue, Dialogue::Full | Dialogue::Short) {
+        user_.of(|| client.ask(&format!("USER {user}")))?;
+        pass.of(|| client.ask(&format!("PASS {password}")))?;
+        stat.of(|| client.ask("STAT"))?;
+    }
+    if matches!(dialogue, Dialogue::Full) {
+        uidl.of(|| client.fetch("UIDL"))?;
+    }
+    match dialogue {
+        Dialogue::Greeting => until_end(&mut client)?,
+        Dialogue::Full | Dialogue::Short | Dialogue::Handshake => {
+            quit.of(|| client.ask("QUIT"))?;
+        }
+    }
+    Ok(client)
 }
 
 fn until_end(client: &mut Client) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, Server};
 use crate::options::Options;
 use crate::times::Times;
 
@@ -12,8 +12,9 @@ pub(crate) fn login(options: &Options) -> io::Result<String> {
     let (mut pass, mut stat) = (Times::default(), Times::default());
     let (mut uidl, mut all) = (Times::default(), Times::default());
     let mut messages = 0;
+    let server = Server::of(options)?;
     for _ in 0..options.number("times", 1)? {
-        let mut client = Client::connect(options.port()?)?;
+        let mut client = Client::connect(&server)?;
         client.ask(&format!("USER {}", options.text("user", "")))?;
         let begun = Instant::now();
         pass.of(|| client.ask(&format!("PASS {}", options.text("password", ""))))?;
@@ -29,8 +30,9 @@ pub(crate) fn login(options: &Options) -> io::Result<String> {
 
 /// Times single commands within one session.
 pub(crate) fn commands(options: &Options) -> io::Result<String> {
+    let server = Server::of(options)?;
     let mut client =
-        Client::log_in(options.port()?, options.text("user", ""), options.text("password", ""))?;
+        Client::log_in(&server, options.text("user", ""), options.text("password", ""))?;
     let mut results = Vec::new();
     for (command, is_long) in [
         ("NOOP", false),
@@ -58,8 +60,9 @@ pub(crate) fn commands(options: &Options) -> io::Result<String> {
 
 /// Marks messages as deleted and times QUIT.
 pub(crate) fn update(options: &Options) -> io::Result<String> {
+    let server = Server::of(options)?;
     let mut client =
-        Client::log_in(options.port()?, options.text("user", ""), options.text("password", ""))?;
+        Client::log_in(&server, options.text("user", ""), options.text("password", ""))?;
     let messages = client.count()?;
     let doomed: Vec<u32> = match options.text("delete", "first") {
         "every-other" => (1..=messages).step_by(2).collect(),
