@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import re
 import shutil
+import ssl
 import subprocess
 import time
 
@@ -50,21 +51,35 @@ base_dir = /run/NAME
 state_dir = /var/lib/NAME
 protocols = pop3
 listen = 127.0.0.1
-ssl = no
+TLS
 mail_privileged_group = mail
 service pop3-login {
   inet_listener pop3 {
     port = PORT
   }
   inet_listener pop3s {
-    port = 0
+    port = POP3S
   }
 LOGIN}
 """
 
+# The same certificate for everybody who has one.
+CHAIN, KEY = "/etc/ssl/compared.crt", "/etc/ssl/private/compared.key"
+KINDS = {"ECDSA P-256": ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), "RSA-2048": ("rsa:2048",)}
+
+SETTINGS = f'certificates = [{{ chain = "{CHAIN}", key = "{KEY}" }}]\n'
+DOVECOT_2_3_TLS = f"ssl = yes\nssl_cert = <{CHAIN}\nssl_key = <{KEY}"
+DOVECOT_2_4_TLS = f"ssl = yes\nssl_server_cert_file = {CHAIN}\nssl_server_key_file = {KEY}"
+
 # doc.dovecot.org, "Login processes": the high-performance mode.
 DOVECOT_2_3_FAST = "  service_count = 0\n  process_min_avail = 2\n"
 DOVECOT_2_4_FAST = "  restart_request_count = unlimited\n  process_min_avail = 2\n"
+
+TLS_DOVECOTS = ("dovecot_tls.service", "dovecot_fast_tls.service")
+
+ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+ANY_CERTIFICATE.check_hostname = False
+ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +89,7 @@ class Server:
     name: str
     port: int
     group: pathlib.Path
+    tls: bool = False
 
     def processes(self):
         """The ids of its processes, as this machine counts them."""
@@ -102,8 +118,12 @@ def set_up(host, deb):
     # Both packages say that they are the POP3 server of the host; apt would remove one of them.
     shutil.copy(deb, host.path("/tmp"))
     host.run("dpkg", "--install", "--force-conflicts", f"/tmp/{pathlib.Path(deb).name}")
-    host.shell("mkdir -p /usr/lib/compared /etc/systemd/system/popa3d.socket.d")
-    host.write("/etc/systemd/system/popa3d.socket.d/limits.conf", LIMITS)
+    host.shell("mkdir -p /usr/lib/compared")
+    for socket in ("popa3d", "popa3ds"):
+        host.shell(f"mkdir -p /etc/systemd/system/{socket}.socket.d")
+        host.write(f"/etc/systemd/system/{socket}.socket.d/limits.conf", LIMITS)
+    host.write("/etc/popa3d.toml", SETTINGS)
+    _certificate(host, "ECDSA P-256")
 
     oracle = cached_root(host.release, "popa3d-1.0.3") / "usr/sbin/popa3d"
     host.write("/usr/lib/compared/popa3d", oracle.read_bytes(), 0o755)
@@ -114,12 +134,17 @@ def set_up(host, deb):
     _unit(host, "oracle_nodelay", 1102, "/usr/lib/compared/popa3d", "NoDelay=yes\n")
     _unit(host, "greet", 1103, "/usr/lib/compared/greet")
     is_2_3 = host.run("dovecot", "--version").output.startswith("2.3")
-    config, fast = (DOVECOT_2_3, DOVECOT_2_3_FAST) if is_2_3 else (DOVECOT_2_4, DOVECOT_2_4_FAST)
+    config, fast, tls = ((DOVECOT_2_3, DOVECOT_2_3_FAST, DOVECOT_2_3_TLS) if is_2_3
+                         else (DOVECOT_2_4, DOVECOT_2_4_FAST, DOVECOT_2_4_TLS))
     _dovecot(host, "dovecot_default", 1104, config)
-    _dovecot(host, "dovecot_fast", 1105, config, fast)
+    _dovecot(host, "dovecot_fast", 1105, config, login=fast)
+    # A Dovecot without TLS spares each of its login processes the library: those that are measured without it
+    # know nothing of it.
+    _dovecot(host, "dovecot_tls", 1106, config, tls=tls)
+    _dovecot(host, "dovecot_fast_tls", 1107, config, login=fast, tls=tls)
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "start", "popa3d.socket", "oracle.socket", "oracle_nodelay.socket", "greet.socket",
-             "dovecot_default.service", "dovecot_fast.service")
+    host.run("systemctl", "start", "popa3d.socket", "popa3ds.socket", "oracle.socket", "oracle_nodelay.socket",
+             "greet.socket", "dovecot_default.service", "dovecot_fast.service", *TLS_DOVECOTS)
 
     groups = host.path("/sys/fs/cgroup/system.slice")
     servers = {name: Server(name, port, groups / group) for name, port, group in (
@@ -130,15 +155,36 @@ def set_up(host, deb):
         ("Dovecot", 1104, "dovecot_default.service"),
         ("Dovecot fast", 1105, "dovecot_fast.service"),
     )}
+    servers |= {f"{name} TLS": Server(name, port, groups / group, tls=True) for name, port, group in (
+        ("popa3d", 995, "system-popa3ds.slice"),
+        ("Dovecot", 2106, "dovecot_tls.service"),
+        ("Dovecot fast", 2107, "dovecot_fast_tls.service"),
+    )}
     for server in servers.values():
         _await_greeting(host, server)
     return servers
+
+
+def use_certificate(host, servers, kind):
+    """Gives all servers with TLS a new certificate with a key of one of KINDS."""
+    _certificate(host, kind)
+    host.run("systemctl", "restart", *TLS_DOVECOTS)
+    for server in servers.values():
+        if server.tls:
+            _await_greeting(host, server)
+
+
+def _certificate(host, kind):
+    host.run("openssl", "req", "-x509", "-nodes", "-newkey", *KINDS[kind], "-subj", "/CN=mail.example.org",
+             "-addext", "subjectAltName=DNS:mail.example.org", "-days", "30", "-out", CHAIN, "-keyout", KEY)
 
 
 def _await_greeting(host, server):
     """A server that does not answer is a mistake of ours, and no server that fails every session."""
     for _ in range(50):
         with contextlib.suppress(OSError), host.connect(server.port) as connection:
+            if server.tls:
+                connection = ANY_CERTIFICATE.wrap_socket(connection)
             if connection.recv(3) == b"+OK":
                 return
         time.sleep(0.1)
@@ -166,8 +212,10 @@ def _replaced(pattern, new, text):
     return result
 
 
-def _dovecot(host, name, port, config, login=""):
-    common = DOVECOT_COMMON.replace("NAME", name).replace("PORT", str(port)).replace("LOGIN", login)
+def _dovecot(host, name, port, config, *, login="", tls=None):
+    pop3s, tls = (port + 1000, tls) if tls else (0, "ssl = no")
+    common = DOVECOT_COMMON.replace("NAME", name).replace("POP3S", str(pop3s)).replace("PORT", str(port))
+    common = common.replace("LOGIN", login).replace("TLS", tls)
     host.write(f"/etc/dovecot/{name}.conf", config + common)
     host.shell(f"mkdir -p /var/lib/{name}")
     host.write(f"/etc/systemd/system/{name}.service",
