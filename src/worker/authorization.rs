@@ -130,8 +130,7 @@ impl Session<'_> {
         };
         match started {
             Ok((encryption, setup)) => {
-                let named = self.client.certificate().zip(setup.named_in);
-                self.certified = named.and_then(|(shown, place)| tls::user(shown, place));
+                self.certified = setup.user(self.client.certificates());
                 let server_name = setup.server_name.get().cloned();
                 let encryption = Encryption { server_name, ..encryption };
                 let told = self.monitor.send(&Request::Encrypted(encryption), None);

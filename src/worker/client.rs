@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 
 use super::deadline::Deadline;
 use super::stream::Stream;
@@ -57,9 +58,9 @@ impl Client {
         self.output.stream.is_encrypted()
     }
 
-    /// The certificate that the client showed, in DER; a trusted authority issued it.
-    pub(super) fn certificate(&self) -> Option<&[u8]> {
-        self.output.stream.certificate()
+    /// The certificates that the client showed, now or in the session that it resumed.
+    pub(super) fn certificates(&self) -> &[CertificateDer<'_>] {
+        self.output.stream.certificates()
     }
 
     /// Serves a TLS handshake. Whatever the client sent before is forgotten: it may be somebody

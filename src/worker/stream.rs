@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConfig};
 
 use super::deadline::Deadline;
@@ -36,10 +37,9 @@ impl Stream {
         self.tls.is_some()
     }
 
-    /// The certificate that the client showed, in DER; a trusted authority issued it.
-    pub(super) fn certificate(&self) -> Option<&[u8]> {
-        let shown = self.tls.as_ref()?.peer_certificates()?;
-        shown.first().map(AsRef::as_ref)
+    /// The certificates that the client showed, now or in the session that it resumed.
+    pub(super) fn certificates(&self) -> &[CertificateDer<'_>] {
+        self.tls.as_ref().and_then(|tls| tls.peer_certificates()).unwrap_or_default()
     }
 
     /// Serves a TLS handshake. Whatever was read before it must be forgotten.

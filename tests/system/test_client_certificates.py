@@ -114,6 +114,33 @@ openssl x509 -req -in {stem}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -c
         self.until_said("No TLS", POPA3D_CLIENT=address)
         self.assertFalse(self.journal(POPA3D_CLIENT=address, POPA3D_EVENT="login-passed"))
 
+    def test_resumed_session_does_not_outlive_the_trust_in_its_certificate(self):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with self.subTest(version=version):
+                self.accept("common-name")
+                context = self.client(f"/CN={self.user}")
+                context.minimum_version = context.maximum_version = version
+                kept, listed = self.resumed(context, None)
+                self.assertIn(b"EXTERNAL", listed)
+                kept, listed = self.resumed(context, kept)
+                self.assertIn(b"EXTERNAL", listed)
+                ours, self.ca = self.ca, self.authority("Those who come after")
+                self.accept("common-name")
+                _, listed = self.resumed(context, kept)
+                self.assertNotIn(b"EXTERNAL", listed)
+                self.ca = ours
+
+    def resumed(self, context, kept):
+        """Another session of this client; what it may resume next, and the mechanisms of this one."""
+        connection = context.wrap_socket(self.dial(995), server_hostname=NAME, session=kept)
+        self.assertEqual(connection.session_reused, kept is not None)
+        session = Session(self, connection)
+        session.line()
+        listed = self.mechanisms(session)
+        kept = connection.session
+        session.quit()
+        return kept, listed
+
     def test_without_the_setting_no_certificate_counts(self):
         self.serve(issue(NAME))
         session = self.connect_tls(self.client(f"/CN={self.user}"))

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
@@ -51,8 +51,8 @@ pub(super) fn prepare() {
 /// How this server speaks TLS with one client.
 pub(super) struct Setup {
     pub(super) config: Arc<ServerConfig>,
-    /// Where the client's certificate names its user; `None` when none is wanted.
-    pub(super) named_in: Option<NameIn>,
+    /// How certificates of clients are judged; `None` when none is wanted.
+    clients: Option<Clients>,
     /// The host that the client asks for, once it did.
     pub(super) server_name: Arc<OnceLock<String>>,
 }
@@ -77,9 +77,9 @@ pub(super) fn set_up(material: OwnedFd, monitor: &Arc<ToMonitor>) -> Result<Setu
     let lent = certificates.into_iter().zip(0..).map(|(it, place)| lend(it, place, monitor));
     let server_name = Arc::new(OnceLock::new());
     let resolver = Certificates { lent: lent.collect(), server_name: Arc::clone(&server_name) };
-    let named_in = clients.as_ref().map(|clients| clients.user);
-    let verifier = match clients {
-        Some(clients) => verifier(clients, &provider)?,
+    let clients = clients.map(|clients| Clients::new(clients, &provider)).transpose()?;
+    let verifier = match &clients {
+        Some(clients) => Arc::clone(&clients.verifier),
         None => WebPkiClientVerifier::no_client_auth(),
     };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -91,27 +91,49 @@ pub(super) fn set_up(material: OwnedFd, monitor: &Arc<ToMonitor>) -> Result<Setu
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets { monitor: Arc::clone(monitor), opened: 0.into() });
     config.send_tls13_tickets = 1;
-    Ok(Setup { config: Arc::new(config), named_in, server_name })
+    Ok(Setup { config: Arc::new(config), clients, server_name })
 }
 
-/// Clients may show a certificate, and those without one have a password.
-fn verifier(
-    clients: ClientAuthorities,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let mut roots = RootCertStore::empty();
-    for authority in clients.certificates {
-        roots.add(authority.into()).map_err(|error| format!("client-certificates: {error}"))?;
+impl Setup {
+    /// The user whom the client's certificates name, its own first; `None` when it showed none.
+    pub(super) fn user(&self, shown: &[CertificateDer<'_>]) -> Option<String> {
+        self.clients.as_ref()?.user(shown)
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| format!("client-certificates: {error}"))
+}
+
+/// How certificates of clients are judged.
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    named_in: NameIn,
+}
+
+impl Clients {
+    /// Clients may show a certificate, and those without one have a password.
+    fn new(clients: ClientAuthorities, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        for authority in clients.certificates {
+            roots.add(authority.into()).map_err(|error| format!("client-certificates: {error}"))?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| format!("client-certificates: {error}"))?;
+        Ok(Self { verifier, named_in: clients.user })
+    }
+
+    /// A session that was resumed brings its certificates along in the ticket, and nobody has looked
+    /// at them since: they may have expired, or their authority may not be trusted any more.
+    fn user(&self, shown: &[CertificateDer<'_>]) -> Option<String> {
+        let (own, others) = shown.split_first()?;
+        self.verifier.verify_client_cert(own, others, UnixTime::now()).ok()?;
+        user(own, self.named_in)
+    }
 }
 
 /// The user that a client's certificate, in DER, names at this place; `None` when it names nobody
 /// there, or more than one.
-pub(super) fn user(certificate: &[u8], place: NameIn) -> Option<String> {
+fn user(certificate: &[u8], place: NameIn) -> Option<String> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?.tbs_certificate;
     let mut names: Vec<String> = match place {
         NameIn::CommonName => {
@@ -294,7 +316,7 @@ fn ask(monitor: &ToMonitor, request: &Request) -> Option<Answer> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 
     use super::*;
 
@@ -330,5 +352,34 @@ mod tests {
         let two = [email("alice@example.org"), email("bob@example.org")];
         assert_eq!(named(&["carol"], &two, NameIn::Email), None);
         assert_eq!(user(b"no certificate", NameIn::CommonName), None);
+    }
+
+    #[test]
+    fn certificate_from_a_ticket_names_nobody_once_it_is_not_valid_any_more() {
+        let authority = || {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            (params.self_signed(&key).unwrap(), key)
+        };
+        let (trusted, key) = authority();
+        let (other, _) = authority();
+        let issued = |expires| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "alice");
+            params.not_after = rcgen::date_time_ymd(expires, 1, 1);
+            let issued = params.signed_by(&KeyPair::generate().unwrap(), &trusted, &key);
+            issued.unwrap().der().clone()
+        };
+        let named_by = |root: &rcgen::Certificate, shown: &[CertificateDer<'_>]| {
+            let certificates = vec![root.der().to_vec()];
+            let clients = ClientAuthorities { certificates, user: NameIn::CommonName };
+            Clients::new(clients, &Arc::new(default_provider())).unwrap().user(shown)
+        };
+        assert_eq!(named_by(&trusted, &[issued(4000)]).as_deref(), Some("alice"));
+        assert_eq!(named_by(&trusted, &[issued(2020)]), None);
+        assert_eq!(named_by(&other, &[issued(4000)]), None);
+        assert_eq!(named_by(&trusted, &[]), None);
     }
 }
