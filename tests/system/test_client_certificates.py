@@ -141,6 +141,16 @@ openssl x509 -req -in {stem}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -c
         session.quit()
         return kept, listed
 
+    def test_authority_that_cannot_be_read_is_said_and_costs_no_one_tls(self):
+        self.host.write(f"{self.ca}.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        session = self.connect_stls()
+        self.assertNotIn(b"EXTERNAL", self.mechanisms(session))
+        self.log_in(session, self.user)
+        session.quit()
+        self.assert_said(f"Certificate cannot be used: {self.ca}.crt: ", POPA3D_EVENT="certificate-unusable")
+        checked = self.host.run("popa3d", "--check-config", check=False)
+        self.assertIn(f"{self.ca}.crt", checked.output + checked.errors)
+
     def test_without_the_setting_no_certificate_counts(self):
         self.serve(issue(NAME))
         session = self.connect_tls(self.client(f"/CN={self.user}"))

@@ -1,16 +1,18 @@
 //! Certificates and their keys, as they are on disk.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::SignatureScheme;
+use nix::libc;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{RootCertStore, SignatureScheme};
 use x509_cert::der::Decode;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -140,15 +142,23 @@ fn load_pair(files: &CertificateFiles, now: SystemTime) -> Result<Pair, Unusable
     Ok(Pair { certificate: Certificate { chain, key: kind }, key, expires, files: files.clone() })
 }
 
-/// The certificates of the authorities in a file, in DER.
+/// The certificates of the authorities in a file, in DER. All of them can be roots: a worker that
+/// cannot use one could not offer TLS at all.
 pub(super) fn authorities(path: &Path) -> Result<Vec<Vec<u8>>, Unusable> {
-    let found = read_certificates(path).and_then(|found| {
-        if found.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(found) }
-    });
-    match found {
+    let found = read_certificates(path);
+    match found.and_then(|found| can_be_roots(&found).map(|()| found)) {
         Ok(found) => Ok(found.iter().map(|certificate| certificate.to_vec()).collect()),
         Err(reason) => Err(Unusable { path: path.to_owned(), reason }),
     }
+}
+
+fn can_be_roots(found: &[CertificateDer<'static>]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for (authority, number) in found.iter().zip(1..) {
+        let added = roots.add(authority.clone());
+        added.map_err(|_| format!("certificate {number} in it is not that of an authority"))?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(()) }
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -160,8 +170,11 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    // A pipe that nobody writes to is empty, and not to be waited for.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
-    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut text)?;
+    file.take(MAX_FILE).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -295,5 +308,31 @@ pub(in crate::monitor) mod tests {
         assert_eq!(found[1], files.files);
         let none = Settings { certificates: Some(Vec::new()), ..Settings::default() };
         assert!(find(&none, Some(&files.directory)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn authorities_are_all_usable_or_none_is() {
+        let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let path = &files.files.chain;
+        let good = std::fs::read_to_string(path).unwrap();
+        assert_eq!(authorities(path).unwrap().len(), 1);
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (text, complaint) in [
+            (format!("{good}{bad}"), "certificate 2 in it is not that of an authority"),
+            (String::new(), "no certificate in it"),
+            (format!("{good}-----BEGIN CERT"), "not a certificate in PEM"),
+        ] {
+            std::fs::write(path, text).unwrap();
+            let trouble = authorities(path).unwrap_err().to_string();
+            assert!(trouble.contains(complaint), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn pipe_that_nobody_writes_to_is_no_reason_to_wait() {
+        let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+        std::fs::remove_file(&files.files.chain).unwrap();
+        nix::unistd::mkfifo(&files.files.chain, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(files.trouble().contains("no certificate in it"), "{}", files.trouble());
     }
 }
