@@ -82,7 +82,7 @@ impl Client {
     /// Waits until the client has sent a whole line; sends what it may be waiting for first.
     ///
     /// The idle time-out runs until the line is complete: a client that trickles octets is idle. Nor
-    /// does it wait beyond `latest`.
+    /// is anything taken from it after `latest`.
     ///
     /// # Errors
     ///
@@ -92,6 +92,9 @@ impl Client {
         monitor: BorrowedFd<'_>,
         latest: Option<Deadline>,
     ) -> Result<(), Ending> {
+        if latest.is_some_and(Deadline::has_passed) {
+            return Err(Ending::TimedOut);
+        }
         if self.input.has_line() {
             return Ok(());
         }

@@ -14,23 +14,28 @@ impl Deadline {
         Self(Instant::now() + span)
     }
 
-    /// Waits for one of `wanted`.
+    pub(super) fn has_passed(self) -> bool {
+        Instant::now() >= self.0
+    }
+
+    /// Waits for one of `wanted`. Once the deadline has passed there is none, whatever is ready: a
+    /// client that never stops sending is not to gain time by it.
     ///
     /// # Errors
     ///
     /// `TimedOut` when the deadline passes first, and poll(2)'s.
     pub(super) fn wait_for(self, wanted: &mut [PollFd<'_>]) -> io::Result<()> {
-        loop {
+        while !self.has_passed() {
             let left = self.0.saturating_duration_since(Instant::now());
             // Rounded up to whole milliseconds: waking early would spin.
             let left = left.saturating_add(Duration::from_micros(999));
             let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(wanted, limit) {
-                Ok(0) if Instant::now() >= self.0 => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(0) | Err(nix::Error::EINTR) => {}
                 Ok(_) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }

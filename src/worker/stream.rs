@@ -90,6 +90,9 @@ impl Stream {
         deadline: Deadline,
     ) -> Result<usize, Ending> {
         loop {
+            if deadline.has_passed() {
+                return Err(Ending::TimedOut);
+            }
             match self.receive_now(room) {
                 Ok(0) => return Err(Ending::Disconnected),
                 Ok(count) => return Ok(count),
@@ -111,28 +114,27 @@ impl Stream {
     /// What is there, or `WouldBlock`; 0 for the end.
     fn receive_now(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let Some(mut tls) = self.tls.take() else { return receive(&self.socket, room) };
-        let result = loop {
-            match tls.take(room) {
-                0 if tls.is_closed() => break Ok(0),
-                0 => {}
-                count => break Ok(count),
-            }
-            match tls.room().and_then(|room| receive(&self.socket, room)) {
-                // Without TLS's own goodbye: somebody cut the connection.
-                Ok(0) => break Ok(0),
-                Ok(count) => {
-                    let outcome = tls.received(count).map_err(io::Error::other);
-                    let patience = Patience::new(self.idle_timeout);
-                    let sent = self.send_records(&mut tls, || patience.deadline());
-                    if let Err(error) = outcome.and(sent) {
-                        break Err(error);
-                    }
-                }
-                Err(error) => break Err(error),
-            }
-        };
+        let result = self.receive_records(&mut tls, room);
         self.tls = Some(tls);
         result
+    }
+
+    /// The same with TLS. Records may come without end and with nothing in them, so that it looks
+    /// once.
+    fn receive_records(&self, tls: &mut Records, room: &mut [u8]) -> io::Result<usize> {
+        if let Some(count) = taken(tls, room) {
+            return Ok(count);
+        }
+        let count = receive(&self.socket, tls.room()?)?;
+        if count == 0 {
+            // Without TLS's own goodbye: somebody cut the connection.
+            return Ok(0);
+        }
+        let outcome = tls.received(count).map_err(io::Error::other);
+        let patience = Patience::new(self.idle_timeout);
+        let sent = self.send_records(tls, || patience.deadline());
+        outcome.and(sent)?;
+        taken(tls, room).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// Sends all of `octets`; a client that takes none of them for too long is gone.
@@ -185,6 +187,14 @@ impl Stream {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// What the client said; 0 when it said that nothing more will come.
+fn taken(tls: &mut Records, room: &mut [u8]) -> Option<usize> {
+    match tls.take(room) {
+        0 => tls.is_closed().then_some(0),
+        count => Some(count),
     }
 }
 
@@ -267,4 +277,26 @@ fn in_handshake(error: io::Error) -> String {
 
 fn bounded(text: &str) -> String {
     text.chars().take(MAX_REASON / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn client_that_never_stops_sending_gains_no_time_by_it() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (monitor, _worker) = UnixStream::pair().unwrap();
+        client.write_all(b"no line ends here").unwrap();
+        let mut stream = Stream::new(server.into(), Duration::from_secs(60));
+        let mut received = |deadline| stream.receive(&mut [0; 4], monitor.as_fd(), deadline);
+        assert_eq!(received(Deadline::after(Duration::from_secs(60))), Ok(4));
+        let passed = Deadline::after(Duration::ZERO);
+        assert_eq!(received(passed), Err(Ending::TimedOut));
+        let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLOUT)];
+        assert_eq!(passed.wait_for(&mut ready).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 }
