@@ -276,7 +276,8 @@ fn in_handshake(error: io::Error) -> String {
 }
 
 fn bounded(text: &str) -> String {
-    text.chars().take(MAX_REASON / 4).collect()
+    let fits = |(at, character): &(usize, char)| at + character.len_utf8() <= MAX_REASON;
+    text.char_indices().take_while(fits).map(|(_, character)| character).collect()
 }
 
 #[cfg(test)]
@@ -285,6 +286,14 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn reason_is_cut_between_characters_and_not_before_it_has_to_be() {
+        let fits = "x".repeat(MAX_REASON);
+        assert_eq!(bounded(&fits), fits);
+        let long = bounded(&format!("x{}", "\u{f6}".repeat(MAX_REASON)));
+        assert_eq!(long.len(), MAX_REASON - 1);
+    }
 
     #[test]
     fn client_that_never_stops_sending_gains_no_time_by_it() {
