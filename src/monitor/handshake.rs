@@ -190,6 +190,20 @@ mod tests {
     }
 
     #[test]
+    fn worker_cannot_fill_the_journal_before_login() {
+        for (request, what) in
+            [(Request::NoLandlock, "Landlock"), (Request::PlaintextRefused, "password")]
+        {
+            let end = refused(|monitor| {
+                (0..2).for_each(|_| say(monitor, &request));
+                // Which has an answer, should the session go on.
+                say(monitor, &Request::OffersTls);
+            });
+            assert!(end.contains("says twice") && end.contains(what), "{end}");
+        }
+    }
+
+    #[test]
     fn no_second_handshake() {
         let end = refused(|monitor| {
             begin(monitor);

@@ -49,6 +49,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         keys: Keys::default(),
         takes_plaintext,
         refused_plaintext: false,
+        has_no_landlock: false,
     };
     let outcome = session.serve();
     // Dropping a helper that still holds the locks makes it give them back and remove nothing.
@@ -96,6 +97,8 @@ pub(super) struct Session<'a> {
     takes_plaintext: bool,
     /// Whether the journal knows that one wanted to.
     refused_plaintext: bool,
+    /// Whether it knows that the worker's sandbox is weaker than it could be.
+    has_no_landlock: bool,
 }
 
 /// How a session came to its end.
@@ -138,7 +141,7 @@ impl Session<'_> {
             }
             phase = match request {
                 Request::NoLandlock => {
-                    self.log.log(&Event::SandboxReduced("this kernel has no Landlock"));
+                    self.sandbox_reduced()?;
                     phase
                 }
                 Request::OffersTls => {
@@ -226,6 +229,15 @@ impl Session<'_> {
             }
         }
         Ok(wanted.get(1).and_then(PollFd::any).unwrap_or(false))
+    }
+
+    /// Once: the journal has no room for a worker that says it without end.
+    fn sandbox_reduced(&mut self) -> Result<(), Broken> {
+        if std::mem::replace(&mut self.has_no_landlock, true) {
+            return Err(Broken::Worker("says twice that there is no Landlock".to_owned()));
+        }
+        self.log.log(&Event::SandboxReduced("this kernel has no Landlock"));
+        Ok(())
     }
 
     fn refused_plaintext(&mut self) -> Result<(), Broken> {
