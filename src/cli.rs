@@ -19,7 +19,7 @@ Serves POP3 to the client whose connection is passed by systemd
 (systemctl enable --now popa3d.socket popa3ds.socket) or, as standard input,
 by inetd. On port 995, which is popa3ds.socket's, TLS begins at once.
 
-  --check-config   look at the settings, report mistakes, and exit
+  --check-config   look at settings and certificates, report mistakes, and exit
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -h, --help       print this and exit
   --recover        finish updates of mailboxes that a crash interrupted
@@ -79,7 +79,7 @@ fn serve(config: &Place) -> ExitCode {
         }
         Err(error) => complain(&format!(
             "{error}: popa3d serves POP3 over a connection that a super-server hands to it; \
-             start it with: systemctl enable --now popa3d.socket"
+             start it with: systemctl enable --now popa3d.socket popa3ds.socket"
         )),
     }
 }
