@@ -9,7 +9,8 @@
 //! | [`as_user`] | uid of the mail user, for one operation | opens, locks and changes the mailbox |
 //!
 //! Beside them: [`pop3`] (the protocol, without I/O) and [`mbox`] (the file format) are the
-//! worker's; [`channel`] carries typed messages between the processes; [`ffi`] is all that is
+//! worker's; TLS has two halves, `worker::tls` with the records and `monitor::tls` with the keys, which
+//! `monitor::handshake` lends out; [`channel`] carries typed messages between the processes; [`ffi`] is all that is
 //! unsafe. Who may use whom is checked by `tests/architecture.rs`:
 //!
 //! ```text

@@ -3,6 +3,10 @@
 //! It runs as the system user `popa3d` in an empty root directory, without capabilities, behind a
 //! system call filter (`sandbox`). Mailboxes reach it as read-only descriptors; what it wants
 //! done it asks of the monitor.
+//!
+//! `session` goes through the states of POP3, a file for each. Below it are two things: the client
+//! (`client` has lines and replies, `stream` the octets, `tls` their encryption), and its mail
+//! (`maildrop` as POP3 sees it, `mailbox` as a file that others may change).
 
 mod authorization;
 mod client;
