@@ -79,11 +79,15 @@ fn unit() -> String {
 fn credentials(unit: &str) -> Vec<CertificateFiles> {
     let mut loaded: Vec<(&str, PathBuf)> = Vec::new();
     for line in unit.lines() {
-        match line.trim().strip_prefix("LoadCredential=").map(|value| value.split_once(':')) {
-            Some(Some((name, path))) => loaded.push((name, path.into())),
+        // There may be spaces around the sign (systemd.syntax(7)).
+        let Some((key, value)) = line.split_once('=') else { continue };
+        if key.trim() != "LoadCredential" {
+            continue;
+        }
+        match value.trim().split_once(':') {
+            Some((name, path)) => loaded.push((name, path.into())),
             // An empty assignment takes back those before it.
-            Some(None) => loaded.clear(),
-            None => {}
+            None => loaded.clear(),
         }
     }
     let key_of = |chain: &str| {
@@ -112,7 +116,7 @@ mod tests {
     fn credentials_are_found_in_drop_ins() {
         let unit = "[Service]\nLoadCredential=popa3d.crt:/old\nLoadCredential=\n\
             # /etc/systemd/system/popa3d@.service.d/certificate.conf\n[Service]\n\
-            LoadCredential=z.crt:/z/fullchain.pem\nLoadCredential=z.key:/z/privkey.pem\n\
+            LoadCredential=z.crt:/z/fullchain.pem\nLoadCredential = z.key:/z/privkey.pem \n\
             LoadCredential=popa3d.crt:/a/fullchain.pem\nLoadCredential=popa3d.key:/a/privkey.pem\n";
         let found = credentials(unit);
         assert_eq!(found.len(), 2);
