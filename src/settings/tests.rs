@@ -1,0 +1,79 @@
+use super::*;
+
+#[test]
+fn empty_file_means_the_defaults() {
+    assert_eq!(Settings::parse(""), Ok(Settings::default()));
+}
+
+#[test]
+fn each_key_is_read() {
+    let text = "mailbox = \"{home}/Mailbox\"\nmax-messages = 5\nmax-mailbox-size = \"2G\"\n\
+        login-attempts = 1\nidle-timeout = \"20m\"\nfailure-delay = \"0s\"\n\
+        pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
+        dotlock-stale-after = \"1h\"\nplaintext-login = \"never\"\nhandshake-timeout = \"9s\"\n\
+        certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n";
+    let settings = Settings::parse(text).unwrap();
+    assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
+    assert_eq!(settings.max_messages, Count(5));
+    assert_eq!(settings.max_mailbox_size, Size(Some(2 << 30)));
+    assert_eq!(settings.lock_timeout, Span(Duration::from_secs(60)));
+    assert_eq!(settings.dotlock_stale_after, Span(Duration::from_secs(3600)));
+    assert!(!settings.dotlock);
+    assert_eq!(settings.plaintext_login, PlaintextLogin::Never);
+    assert_eq!(settings.handshake_timeout, Span(Duration::from_secs(9)));
+    assert_eq!(settings.certificates.unwrap()[0].key, Path::new("/a.key"));
+}
+
+#[test]
+fn mistake_is_named_with_its_line() {
+    let line_of = |text| Settings::parse(text).map_err(|(line, _)| line);
+    assert_eq!(line_of("dotlock = true\n\nidle-timeuot = \"1m\"\n"), Err(3));
+    assert_eq!(line_of("# note\nidle-timeout = 600\n"), Err(2));
+    assert_eq!(line_of("\nlogin-attempts = 0\n"), Err(2));
+    assert_eq!(line_of("max-mailbox-size = \"2X\"\n"), Err(1));
+    assert_eq!(line_of("dotlock = yes\n"), Err(1));
+    assert_eq!(line_of("pam-timeout = \"0s\"\n"), Err(1));
+}
+
+#[test]
+fn loopback_is_this_very_host_and_nothing_near_it() {
+    let allows = |address: &str| PlaintextLogin::Loopback.allows(address.parse().ok());
+    for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert!(allows(address), "{address}");
+    }
+    for address in ["128.0.0.1", "10.0.0.1", "fe80::1", "::", "0.0.0.0", "::127.0.0.1"] {
+        assert!(!allows(address), "{address}");
+    }
+    assert!(PlaintextLogin::Loopback.allows(None));
+    assert!(!PlaintextLogin::Never.allows(None));
+}
+
+#[test]
+fn certificate_has_two_absolute_paths() {
+    assert!(Settings::parse("certificates = []").unwrap().certificates.unwrap().is_empty());
+    assert!(Settings::parse("certificates = [{ chain = \"/a\" }]").is_err());
+    assert!(Settings::parse("certificates = [{ chain = \"a\", key = \"/b\" }]").is_err());
+    assert!(Settings::parse("plaintext-login = \"yes\"").is_err());
+}
+
+#[test]
+fn client_certificates_name_their_authority_and_rule() {
+    let text = "client-certificates = { ca = \"/ca.pem\", user = \"common-name\" }";
+    let clients = Settings::parse(text).unwrap().client_certificates.unwrap();
+    assert_eq!((clients.ca, clients.user), ("/ca.pem".into(), NameIn::CommonName));
+    assert!(Settings::parse("client-certificates = { ca = \"/ca.pem\" }").is_err());
+}
+
+#[test]
+fn unknown_key_is_named() {
+    let (_, message) = Settings::parse("maibox = \"x\"\n").unwrap_err();
+    assert!(message.contains("maibox"), "{message}");
+}
+
+#[test]
+fn mailbox_that_all_users_would_share_is_refused() {
+    assert!(Settings::parse("mailbox = \"/var/mail/all\"").is_err());
+    assert!(Settings::parse("mailbox = \"mail/{user}\"").is_err());
+    assert!(Settings::parse("mailbox = \"/m/{usr}\"").is_err());
+    assert!(Settings::parse("mailbox = \"/m/{user}/{home}\"").is_err());
+}
