@@ -23,7 +23,7 @@ use zeroize::Zeroize;
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use message::{
     Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, Order,
-    Outcome, Range, Recovery, Refusal, Report, Request, Totals, Trouble,
+    Outcome, ProxyTls, Range, Recovery, Refusal, Report, Request, Totals, Trouble,
 };
 pub use secret::Secret;
 

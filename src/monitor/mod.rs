@@ -12,6 +12,7 @@ mod login;
 mod maildrop;
 mod permission;
 mod privileges;
+mod proxied;
 mod recovery;
 mod redo_records;
 mod remembered_ids;
@@ -40,17 +41,26 @@ const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try a
 /// Serves one client from the first octet to the last, with the settings of `config`.
 #[must_use]
 pub fn serve(connection: Connection, config: &Place) -> ExitCode {
+    if connection.is_over() {
+        return ExitCode::SUCCESS;
+    }
     use_one_heap();
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
-    log.log(&Event::SessionStarted);
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(error) => {
+            log.log(&Event::SessionStarted);
             log.log(&Event::SettingsRefused(&error));
             return turn_away(&connection);
         }
     };
+    if settings.is_proxy(client) {
+        // Whose session it is remains to be seen.
+        (log.client, log.proxy) = (None, client);
+    } else {
+        log.log(&Event::SessionStarted);
+    }
     let worker = match WorkerProcess::start(&connection, &settings) {
         Ok(worker) => worker,
         Err(error) => {

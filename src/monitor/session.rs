@@ -33,8 +33,6 @@ const LONGEST_LOCK: Duration = Duration::from_secs(600);
 /// Says what the worker did that it may not do, or how it died.
 pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
     let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
-    let client = log.client.map(|(address, _)| address);
-    let takes_plaintext = settings.plaintext_login.allows(client);
     let mut session = Session {
         worker,
         settings,
@@ -47,7 +45,6 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         status,
         was_stopped: false,
         keys: Keys::default(),
-        takes_plaintext,
         refused_plaintext: false,
         has_no_landlock: false,
     };
@@ -88,13 +85,11 @@ pub(super) struct Session<'a> {
     /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// A signal came while it could not be waited for.
     pub(super) was_stopped: bool,
     /// Certificates and their keys, until the handshake is over.
     pub(super) keys: Keys,
-    /// Whether a password may come without encryption.
-    takes_plaintext: bool,
     /// Whether the journal knows that one wanted to.
     refused_plaintext: bool,
     /// Whether it knows that the worker's sandbox is weaker than it could be.
@@ -129,7 +124,7 @@ impl From<io::Error> for Broken {
 
 impl Session<'_> {
     fn serve(&mut self) -> Result<End, Broken> {
-        let mut phase = Phase::AwaitingLogin;
+        let mut phase = self.first_phase();
         loop {
             if self.stopped()? {
                 self.log.log(&Event::SessionStopped);
@@ -143,6 +138,11 @@ impl Session<'_> {
                 Request::NoLandlock => {
                     self.sandbox_reduced()?;
                     phase
+                }
+                Request::Proxied { client, tls } => self.proxied(client, tls)?,
+                Request::ProxyRefused(reason) => {
+                    self.log.log(&Event::ProxyRefused(&printable(reason.as_bytes())));
+                    Phase::Finished
                 }
                 Request::OffersTls => {
                     let offered = self.keys.are_there(self.settings, self.log);
@@ -172,7 +172,7 @@ impl Session<'_> {
                     phase
                 }
                 Request::Login { user, password, method } => {
-                    let is_allowed = self.log.encryption.is_some() || self.takes_plaintext;
+                    let is_allowed = self.takes_passwords();
                     self.log_in(&user, Some(password), method, is_allowed)?
                 }
                 Request::LoginByCertificate { user } => {
@@ -307,7 +307,9 @@ impl Session<'_> {
             Some((deleted, left)) if ending == Ending::Quit || deleted.messages > 0 => {
                 self.log.log(&Event::Updated { deleted, left, retrieved });
             }
-            None if self.attempts == 0 && ending != Ending::WithoutTls => {
+            None if self.attempts == 0
+                && !matches!(ending, Ending::WithoutTls | Ending::TurnedAway) =>
+            {
                 self.log.log(&Event::NoLoginAttempt)
             }
             Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),

@@ -60,7 +60,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-const NO_HEADER: Malformed = Malformed("the connection does not begin with a PROXY header");
+const NO_HEADER: Malformed = Malformed("the connection begins without one");
 
 /// The length of the header that `octets` begin with, be it here as a whole or not; `None` while
 /// it cannot be told, and then all of `octets` belong to the header.
