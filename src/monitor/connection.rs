@@ -89,8 +89,8 @@ impl Connection {
         self.client
     }
 
-    /// Whether there is nobody to serve. Health checks and scanners often go as soon as they came;
-    /// what they sent is not to be taken for that of a client of this host.
+    /// Whether there is nobody to serve. Health checks and scanners often go as soon as they came,
+    /// and without an address they would pass for clients of this host.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
