@@ -1,7 +1,7 @@
 //! What the journal is told: a closed set of events, with their fields. Only the monitor logs.
 //!
 //! Texts follow those of popa3d 1.0.3, so that those who know its log find their way. What came
-//! from a client passes [`printable`] first.
+//! from a client passes [`printable()`] first.
 
 mod printable;
 
