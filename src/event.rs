@@ -232,9 +232,10 @@ impl Session {
         self.encryption.is_some() || self.proxy_tls.is_some()
     }
 
-    /// Who connected: the proxy, if there is one.
-    fn peer_text(&self) -> String {
-        self.proxy.map_or_else(|| self.client_text(), |(address, _)| address.to_string())
+    /// Whom a header comes from: the proxy, until it has named the client.
+    fn sender_text(&self) -> String {
+        let sender = self.client.or(self.proxy);
+        sender.map_or_else(|| self.client_text(), |(address, _)| address.to_string())
     }
 
     fn user_text(&self) -> &str {
@@ -324,7 +325,7 @@ impl fmt::Display for Text<'_> {
                 })
             }
             Event::ProxyRefused(why) => {
-                write!(f, "PROXY header of {} refused: {why}", self.session.peer_text())
+                write!(f, "PROXY header of {} refused: {why}", self.session.sender_text())
             }
             Event::TlsStarted => {
                 let Some(tls) = &self.session.encryption else { return Ok(()) };

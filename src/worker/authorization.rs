@@ -76,7 +76,7 @@ impl Session<'_> {
         if ending == Ending::WithoutTls {
             self.tell_failure("the client began with TLS where STLS is wanted first");
         } else if ending == Ending::TurnedAway {
-            return self.refuse_header("this address is none of the proxies in popa3d.toml");
+            return self.refuse_header("none is expected from this address (proxies)");
         }
         ending
     }
