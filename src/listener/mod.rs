@@ -5,6 +5,7 @@
 //! worker. It is told by typed messages how sessions go, which are its own processes.
 
 mod accept;
+mod changes;
 mod handover;
 mod refusals;
 mod service;
@@ -70,7 +71,6 @@ pub fn run(place: &Place, ground: Ground, journal: Option<RawFd>) -> Result<Exit
         nix::unistd::daemon(false, false).map_err(|error| format!("background: {error}"))?;
     }
     allow_descriptors(&settings);
-    monitor::preload();
     let failed = |error: io::Error| format!("starting to listen: {error}");
     let mut listener = Listener::new(settings, sockets, handover, journal).map_err(failed)?;
     listener.serve(place, &program).map_err(failed)?;

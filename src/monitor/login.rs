@@ -11,6 +11,7 @@ use crate::channel::Secret;
 use crate::event::{Event, Session, printable};
 use crate::ffi::pam::{Failure, Password, Transaction};
 use crate::settings::Settings;
+use crate::worker;
 
 const SERVICE: &CStr = c"popa3d";
 const TERMINAL: &CStr = c"popa3d";
@@ -21,6 +22,9 @@ const SERVICE_FILES: [&str; 3] =
 
 /// Where libpam looks when this directory does not exist: one file for all services.
 const SERVICE_DIRECTORY: &str = "/etc/pam.d";
+
+/// Where the stack may be: what is changed there changes it.
+pub const PAM_DIRECTORIES: &[&str] = &["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d"];
 
 /// A user whose PAM session is open.
 pub(super) struct LoggedIn {
@@ -37,12 +41,27 @@ pub(super) enum Denied {
     Impossible,
 }
 
-/// Loads what sessions of this process's children will need, so that each finds it in memory: the
-/// modules of PAM, and of the name service. Nothing here is secret.
-pub fn preload() {
-    crate::ffi::pam::preload(SERVICE);
-    // Nobody is called so: all modules are asked.
-    let _ = account::find(c"popa3d no such user");
+/// What the listener has ready for the processes of sessions, which find it in their memory. Nothing of
+/// it is secret.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// For the first login of a session: the stack is read, and its modules are loaded.
+    pam: Option<Transaction>,
+    /// Keeps the modules loaded when a session ends the other one; never used.
+    _anchor: Option<Transaction>,
+}
+
+impl Prepared {
+    /// Reads the stack as it is now.
+    #[must_use]
+    pub fn new() -> Self {
+        worker::prepare();
+        // Nobody is called so: all modules of the name service are asked, and stay.
+        let _ = account::find(c"popa3d no such user");
+        // Should it fail, the first login will tell.
+        let start = || Transaction::start(SERVICE).ok();
+        Self { pam: start(), _anchor: start() }
+    }
 }
 
 /// Lets PAM judge `user` and `password` and opens the PAM session. Who comes by a certificate has
@@ -56,6 +75,7 @@ pub(super) fn log_in(
     settings: &Settings,
     log: &mut Session,
     worker: BorrowedFd<'_>,
+    prepared: &mut Prepared,
 ) -> Result<LoggedIn, Denied> {
     let asked = Instant::now();
     let mut delay = settings.failure_delay.0;
@@ -67,7 +87,7 @@ pub(super) fn log_in(
                 return Err(Denied::Impossible);
             }
         };
-        let mut attempt = Attempt { log, delay: &mut delay, watchdog: &watchdog };
+        let mut attempt = Attempt { log, delay: &mut delay, watchdog: &watchdog, prepared };
         attempt.run(user, password)
     };
     match result {
@@ -129,6 +149,7 @@ struct Attempt<'a> {
     log: &'a mut Session,
     delay: &'a mut std::time::Duration,
     watchdog: &'a Watchdog,
+    prepared: &'a mut Prepared,
 }
 
 impl Attempt<'_> {
@@ -164,7 +185,11 @@ impl Attempt<'_> {
         let proof = proof
             .or_else(|| impossible_password().map(Proof::Password))
             .ok_or_else(|| Refused::Impossible("the kernel has no random numbers".to_owned()))?;
-        let mut pam = Transaction::start(SERVICE, &asked)?;
+        let mut pam = match self.prepared.pam.take() {
+            Some(pam) => pam,
+            None => Transaction::start(SERVICE)?,
+        };
+        pam.set_user(&asked)?;
         let judged = self.judge(&mut pam, proof);
         *self.delay = (*self.delay).max(pam.wanted_delay());
         for message in pam.take_messages() {

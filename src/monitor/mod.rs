@@ -26,7 +26,7 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
-pub use login::preload;
+pub use login::{PAM_DIRECTORIES, Prepared};
 pub use recovery::recover_all;
 pub use tls::{has_certificate, report as report_certificates};
 
@@ -54,15 +54,21 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let is_well = serve_with(connection, &settings, Starter::SuperServer, &mut log);
+    let prepared = &mut Prepared::default();
+    let is_well = serve_with(connection, &settings, Starter::SuperServer, prepared, &mut log);
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The same for one that the listener accepted, in a process of its own; returns its exit status.
 #[must_use]
-pub fn serve_accepted(connection: Connection, settings: &Settings, listener: &ToListener) -> i32 {
+pub fn serve_accepted(
+    connection: Connection,
+    settings: &Settings,
+    listener: &ToListener,
+    prepared: &mut Prepared,
+) -> i32 {
     let mut log = begin(&connection);
-    i32::from(!serve_with(connection, settings, Starter::Listener(listener), &mut log))
+    i32::from(!serve_with(connection, settings, Starter::Listener(listener), prepared, &mut log))
 }
 
 fn begin(connection: &Connection) -> LogSession {
@@ -76,6 +82,7 @@ fn serve_with(
     connection: Connection,
     settings: &Settings,
     starter: Starter<'_>,
+    prepared: &mut Prepared,
     log: &mut LogSession,
 ) -> bool {
     let worker = match WorkerProcess::start(&connection, settings) {
@@ -88,7 +95,7 @@ fn serve_with(
     };
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
-    match session::run(worker, settings, starter, log) {
+    match session::run(worker, settings, starter, prepared, log) {
         Ok(()) => true,
         Err(reason) => {
             log.log(&Event::WorkerFailed(&reason));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::helper::Helper;
-use super::login::{self, Denied, LoggedIn};
+use super::login::{self, Denied, LoggedIn, Prepared};
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
 use super::privileges;
@@ -37,6 +37,7 @@ pub(super) fn run(
     worker: WorkerProcess,
     settings: &Settings,
     starter: Starter<'_>,
+    prepared: &mut Prepared,
     log: &mut Log,
 ) -> Result<(), String> {
     let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
@@ -46,6 +47,7 @@ pub(super) fn run(
         worker,
         settings,
         starter,
+        prepared,
         log,
         attempts: 0,
         user: None,
@@ -86,6 +88,7 @@ pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
     starter: Starter<'a>,
+    prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
     attempts: u32,
     /// Set from a successful login on.
@@ -297,7 +300,8 @@ impl Session<'_> {
     fn judge(&mut self, user: &[u8], password: Option<Secret>) -> Result<LoggedIn, Denied> {
         self.let_signals_end_this();
         let worker = self.worker.channel.as_fd();
-        let judged = login::log_in(user, password.as_ref(), self.settings, self.log, worker);
+        let judged =
+            login::log_in(user, password.as_ref(), self.settings, self.log, worker, self.prepared);
         self.stop = StopSignal::hold();
         judged
     }
