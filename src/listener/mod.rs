@@ -68,7 +68,8 @@ pub fn run(place: &Place, ground: Ground, journal: Option<RawFd>) -> Result<Exit
         return Err("listen and listen-tls name no address to listen on".to_owned());
     }
     if ground == Ground::Back && is_new && !service::is_there() {
-        nix::unistd::daemon(false, false).map_err(|error| format!("background: {error}"))?;
+        nix::unistd::daemon(!place.path().is_absolute(), false)
+            .map_err(|error| format!("background: {error}"))?;
     }
     allow_descriptors(&settings);
     let failed = |error: io::Error| format!("starting to listen: {error}");

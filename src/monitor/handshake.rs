@@ -67,7 +67,7 @@ mod tests {
     use crate::channel::{Answer, Encryption, Ending, Method, Request, Secret, ToMonitor, Totals};
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
-    use crate::monitor::login::Prepared;
+    use crate::monitor::prepared::Prepared;
     use crate::monitor::session;
     use crate::monitor::starter::Starter;
     use crate::monitor::tls::certificates::tests::Files;

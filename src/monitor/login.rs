@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::account::{self, Account};
+use super::prepared::Prepared;
 use super::watchdog::Watchdog;
 use crate::channel::Secret;
 use crate::event::{Event, Session, printable};
 use crate::ffi::pam::{Failure, Password, Transaction};
 use crate::settings::Settings;
-use crate::worker;
 
-const SERVICE: &CStr = c"popa3d";
+pub(super) const SERVICE: &CStr = c"popa3d";
 const TERMINAL: &CStr = c"popa3d";
 
 /// Where libpam finds the service (pam.conf(5)).
@@ -22,9 +22,6 @@ const SERVICE_FILES: [&str; 3] =
 
 /// Where libpam looks when this directory does not exist: one file for all services.
 const SERVICE_DIRECTORY: &str = "/etc/pam.d";
-
-/// Where the stack may be: what is changed there changes it.
-pub const PAM_DIRECTORIES: &[&str] = &["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d"];
 
 /// A user whose PAM session is open.
 pub(super) struct LoggedIn {
@@ -39,29 +36,6 @@ pub(super) enum Denied {
     Credentials,
     /// This host could not find out.
     Impossible,
-}
-
-/// What the listener has ready for the processes of sessions, which find it in their memory. Nothing of
-/// it is secret.
-#[derive(Debug, Default)]
-pub struct Prepared {
-    /// For the first login of a session: the stack is read, and its modules are loaded.
-    pam: Option<Transaction>,
-    /// Keeps the modules loaded when a session ends the other one; never used.
-    _anchor: Option<Transaction>,
-}
-
-impl Prepared {
-    /// Reads the stack as it is now.
-    #[must_use]
-    pub fn new() -> Self {
-        worker::prepare();
-        // Nobody is called so: all modules of the name service are asked, and stay.
-        let _ = account::find(c"popa3d no such user");
-        // Should it fail, the first login will tell.
-        let start = || Transaction::start(SERVICE).ok();
-        Self { pam: start(), _anchor: start() }
-    }
 }
 
 /// Lets PAM judge `user` and `password` and opens the PAM session. Who comes by a certificate has
@@ -185,10 +159,7 @@ impl Attempt<'_> {
         let proof = proof
             .or_else(|| impossible_password().map(Proof::Password))
             .ok_or_else(|| Refused::Impossible("the kernel has no random numbers".to_owned()))?;
-        let mut pam = match self.prepared.pam.take() {
-            Some(pam) => pam,
-            None => Transaction::start(SERVICE)?,
-        };
+        let mut pam = self.prepared.transaction()?;
         pam.set_user(&asked)?;
         let judged = self.judge(&mut pam, proof);
         *self.delay = (*self.delay).max(pam.wanted_delay());

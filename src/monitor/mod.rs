@@ -11,6 +11,7 @@ mod helper;
 mod login;
 mod maildrop;
 mod permission;
+mod prepared;
 mod privileges;
 mod recovery;
 mod redo_records;
@@ -26,7 +27,7 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
-pub use login::{PAM_DIRECTORIES, Prepared};
+pub use prepared::{PAM_DIRECTORIES, Prepared};
 pub use recovery::recover_all;
 pub use tls::{has_certificate, report as report_certificates};
 
@@ -85,7 +86,7 @@ fn serve_with(
     prepared: &mut Prepared,
     log: &mut LogSession,
 ) -> bool {
-    let worker = match WorkerProcess::start(&connection, settings) {
+    let worker = match WorkerProcess::start(&connection, settings, prepared) {
         Ok(worker) => worker,
         Err(error) => {
             log.log(&Event::ServerFailure(&error));

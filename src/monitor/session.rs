@@ -7,9 +7,10 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::helper::Helper;
-use super::login::{self, Denied, LoggedIn, Prepared};
+use super::login::{self, Denied, LoggedIn};
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
+use super::prepared::Prepared;
 use super::privileges;
 use super::starter::Starter;
 use super::stop_signal::StopSignal;
@@ -88,7 +89,7 @@ pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
     starter: Starter<'a>,
-    prepared: &'a mut Prepared,
+    pub(super) prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
     attempts: u32,
     /// Set from a successful login on.
