@@ -3,23 +3,26 @@
 //! Texts follow those of popa3d 1.0.3, so that those who know its log find their way. What came
 //! from a client passes [`printable`] first.
 
+mod printable;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use tracing::Level;
 
-use crate::channel::{Encryption, Ending, Method, Totals};
+use crate::channel::{Encryption, Ending, Method, ProxyTls, Totals};
 use crate::settings;
 
-/// Most octets of a client's text in the journal.
-const MAX_PRINTABLE: usize = 100;
+pub use printable::printable;
 
 /// Something that an admin may want to know.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A client connected.
     SessionStarted,
+    /// A PROXY header is where none may be, or none that can be used where one must be; why.
+    ProxyRefused(&'a str),
     /// The handshake is over; with what, the session knows.
     TlsStarted,
     /// TLS could not be had; why.
@@ -100,6 +103,7 @@ impl Event<'_> {
     fn kind(&self) -> (Level, &'static str, &'static str) {
         match self {
             Self::SessionStarted => (INFO, "session-started", "7fb590bd9c77456791e2e5fbe38de075"),
+            Self::ProxyRefused(_) => (NOTICE, "proxy-refused", "5ad352aafa9b443da13bafb59f0ca5e2"),
             Self::TlsStarted => (INFO, "tls-started", "a8d2aa87b5f9469eaf806bfdc7a08a8b"),
             Self::TlsFailed(_) => (NOTICE, "tls-failed", "14d46e721a6248d9ad3746740356d95a"),
             Self::CertificateUnusable(_) => {
@@ -163,6 +167,7 @@ impl Event<'_> {
         match self {
             Self::MaildropLoaded(totals) | Self::Updated { left: totals, .. } => Some(*totals),
             Self::SessionStarted
+            | Self::ProxyRefused(_)
             | Self::TlsStarted
             | Self::TlsFailed(_)
             | Self::CertificateUnusable(_)
@@ -212,12 +217,17 @@ impl Event<'_> {
 pub struct Session {
     /// Different for each session.
     pub id: u64,
-    /// The client's address and port; `None` when it is not on a network.
+    /// The client's address and port; `None` when it is not on a network, or as long as its proxy
+    /// has not named it.
     pub client: Option<(IpAddr, u16)>,
+    /// Those of the proxy that it comes through.
+    pub proxy: Option<(IpAddr, u16)>,
     /// The user, as soon as there is one that this host knows.
     pub user: Option<String>,
     /// What the connection is encrypted with, once it is.
     pub encryption: Option<Encryption>,
+    /// What it was encrypted with up to the proxy, if it was.
+    pub proxy_tls: Option<ProxyTls>,
     /// How the last login came.
     pub method: Option<Method>,
 }
@@ -226,7 +236,22 @@ impl Session {
     /// The client, for texts.
     #[must_use]
     pub fn client_text(&self) -> String {
-        self.client.map_or_else(|| "this host".to_owned(), |(address, _)| address.to_string())
+        match (self.client, self.proxy) {
+            (Some((address, _)), _) => address.to_string(),
+            (None, Some((proxy, _))) => format!("a client of {proxy}"),
+            (None, None) => "this host".to_owned(),
+        }
+    }
+
+    /// Whether nobody could read what the client sends, on the way or up to its proxy.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some() || self.proxy_tls.is_some()
+    }
+
+    /// Who connected: the proxy, if there is one.
+    fn peer_text(&self) -> String {
+        self.proxy.map_or_else(|| self.client_text(), |(address, _)| address.to_string())
     }
 
     fn user_text(&self) -> &str {
@@ -236,7 +261,7 @@ impl Session {
 
     /// What deserves a word at each login.
     fn without_encryption(&self) -> &'static str {
-        if self.encryption.is_some() { "" } else { ", password sent in plaintext" }
+        if self.is_encrypted() { "" } else { ", password sent in plaintext" }
     }
 
     /// Tells the journal.
@@ -246,11 +271,15 @@ impl Session {
         let session = format!("{:016x}", self.id);
         let address = self.client.map(|(address, _)| address.to_string());
         let port = self.client.map(|(_, port)| u64::from(port));
+        let proxy = self.proxy.map(|(address, _)| address.to_string());
         let present = event.present();
         let (deleted, retrieved) = (event.deleted(), event.retrieved());
-        let tls = self.encryption.as_ref();
+        // What the proxy says is about the client; behind that, TLS is the proxy's own.
+        let tls = self.encryption.as_ref().filter(|_| self.proxy_tls.is_none());
         let version = tls.map(|tls| tls_version(tls.version));
+        let version = self.proxy_tls.as_ref().map_or(version, |tls| tls.version.clone());
         let suite = tls.map(|tls| tls_suite(tls.suite));
+        let suite = self.proxy_tls.as_ref().map_or(suite, |tls| tls.suite.clone());
         let group = tls.and_then(|tls| tls.group).map(tls_group);
         macro_rules! send {
             ($level:expr) => {
@@ -261,6 +290,7 @@ impl Session {
                     POPA3D_SESSION = session.as_str(),
                     POPA3D_CLIENT = address.as_deref(),
                     POPA3D_CLIENT_PORT = port,
+                    POPA3D_PROXY = proxy.as_deref(),
                     POPA3D_USER = self.user.as_deref(),
                     POPA3D_METHOD = self.method.map(method_name),
                     POPA3D_TLS = version.as_deref(),
@@ -297,7 +327,22 @@ impl fmt::Display for Text<'_> {
         let client = self.session.client_text();
         let user = self.session.user_text();
         match self.event {
-            Event::SessionStarted => write!(f, "Session from {client}"),
+            Event::SessionStarted => {
+                write!(f, "Session from {client}")?;
+                let proxy =
+                    self.session.proxy.filter(|_| self.session.client != self.session.proxy);
+                if let Some((proxy, _)) = proxy {
+                    write!(f, " through {proxy}")?;
+                }
+                f.write_str(if self.session.proxy_tls.is_some() {
+                    ", by TLS up to there"
+                } else {
+                    ""
+                })
+            }
+            Event::ProxyRefused(why) => {
+                write!(f, "PROXY header of {} refused: {why}", self.session.peer_text())
+            }
             Event::TlsStarted => {
                 let Some(tls) = &self.session.encryption else { return Ok(()) };
                 write!(f, "{}, {}", tls_version(tls.version), tls_suite(tls.suite))?;
@@ -369,6 +414,7 @@ impl fmt::Display for Text<'_> {
                 f.write_str("Too many refused logins, connection closed")
             }
             Event::SessionEnded(Ending::WithoutTls, _) => f.write_str("Session ended without TLS"),
+            Event::SessionEnded(Ending::TurnedAway, _) => f.write_str("Client turned away"),
             Event::SessionEnded(Ending::Failed, _) => f.write_str("Session ended by a failure"),
             Event::NoLoginAttempt => f.write_str("Didn't attempt authentication"),
             Event::SessionStopped => f.write_str("Session ended by a signal"),
@@ -411,48 +457,5 @@ fn method_name(method: Method) -> &'static str {
         Method::Plain => "PLAIN",
         Method::Login => "LOGIN",
         Method::External => "EXTERNAL",
-    }
-}
-
-/// Makes a client's text fit for a log: control characters escaped, length bounded.
-#[must_use]
-pub fn printable(octets: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in octets.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() || character == '\\' {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
-            }
-        }
-        for octet in chunk.invalid() {
-            text.push_str(&format!("\\x{octet:02x}"));
-        }
-    }
-    if text.len() > MAX_PRINTABLE {
-        let end = (0..=MAX_PRINTABLE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_cannot_forge_a_line() {
-        assert_eq!(printable(b"a\nb\r\x1b[2J\0"), "a\\nb\\r\\u{1b}[2J\\u{0}");
-        assert_eq!(printable(b"\xff\xfe"), "\\xff\\xfe");
-        assert_eq!(printable("j\u{f6}rg".as_bytes()), "j\u{f6}rg");
-    }
-
-    #[test]
-    fn long_text_is_cut_between_characters() {
-        let text = printable("\u{f6}".repeat(500).as_bytes());
-        assert!(text.len() <= MAX_PRINTABLE + '…'.len_utf8());
-        assert!(text.ends_with('…'));
     }
 }

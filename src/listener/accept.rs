@@ -187,7 +187,9 @@ impl Listener {
     fn begin(&mut self, connection: Connection) {
         let now = now();
         let client = connection.client().map(|(address, _)| address);
-        let source = client.map(Source::of);
+        // Whose connection it is through a proxy is not known yet.
+        let is_proxy = self.settings.is_proxy(connection.client());
+        let source = client.filter(|_| !is_proxy).map(Source::of);
         match self.slots.admit(source, now) {
             Admission::Free => {}
             Admission::InPlaceOf(pid) => {

@@ -13,6 +13,7 @@ mod maildrop;
 mod permission;
 mod prepared;
 mod privileges;
+mod proxied;
 mod recovery;
 mod redo_records;
 mod remembered_ids;
@@ -45,11 +46,16 @@ const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try a
 /// settings of `config`.
 #[must_use]
 pub fn serve(connection: Connection, config: &Place) -> ExitCode {
+    if connection.is_over() {
+        return ExitCode::SUCCESS;
+    }
     use_one_heap();
-    let mut log = begin(&connection);
+    let client = connection.client();
+    let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(error) => {
+            log.log(&Event::SessionStarted);
             log.log(&Event::SettingsRefused(&error));
             connection.turn_away(OUT_OF_ORDER);
             return ExitCode::FAILURE;
@@ -68,15 +74,9 @@ pub fn serve_accepted(
     listener: &ToListener,
     prepared: &mut Prepared,
 ) -> i32 {
-    let mut log = begin(&connection);
-    i32::from(!serve_with(connection, settings, Starter::Listener(listener), prepared, &mut log))
-}
-
-fn begin(connection: &Connection) -> LogSession {
     let client = connection.client();
-    let log = LogSession { id: random_number(), client, ..LogSession::default() };
-    log.log(&Event::SessionStarted);
-    log
+    let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
+    i32::from(!serve_with(connection, settings, Starter::Listener(listener), prepared, &mut log))
 }
 
 fn serve_with(
@@ -86,6 +86,13 @@ fn serve_with(
     prepared: &mut Prepared,
     log: &mut LogSession,
 ) -> bool {
+    let client = connection.client();
+    if settings.is_proxy(client) {
+        // Whose session it is remains to be seen.
+        (log.client, log.proxy) = (None, client);
+    } else {
+        log.log(&Event::SessionStarted);
+    }
     let worker = match WorkerProcess::start(&connection, settings, prepared) {
         Ok(worker) => worker,
         Err(error) => {

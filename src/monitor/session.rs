@@ -42,8 +42,6 @@ pub(super) fn run(
     log: &mut Log,
 ) -> Result<(), String> {
     let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
-    let client = log.client.map(|(address, _)| address);
-    let takes_plaintext = settings.plaintext_login.allows(client);
     let mut session = Session {
         worker,
         settings,
@@ -59,7 +57,6 @@ pub(super) fn run(
         stop: StopSignal::hold(),
         was_stopped: false,
         keys: Keys::default(),
-        takes_plaintext,
         refused_plaintext: false,
         has_no_landlock: false,
     };
@@ -88,7 +85,7 @@ pub(super) fn run(
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
-    starter: Starter<'a>,
+    pub(super) starter: Starter<'a>,
     pub(super) prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
     attempts: u32,
@@ -102,7 +99,7 @@ pub(super) struct Session<'a> {
     /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
     /// process at once.
     pub(super) stop: Option<StopSignal>,
@@ -110,8 +107,6 @@ pub(super) struct Session<'a> {
     pub(super) was_stopped: bool,
     /// Certificates and their keys, until the handshake is over.
     pub(super) keys: Keys,
-    /// Whether a password may come without encryption.
-    takes_plaintext: bool,
     /// Whether the journal knows that one wanted to.
     refused_plaintext: bool,
     /// Whether it knows that the worker's sandbox is weaker than it could be.
@@ -146,7 +141,7 @@ impl From<io::Error> for Broken {
 
 impl Session<'_> {
     fn serve(&mut self) -> Result<End, Broken> {
-        let mut phase = Phase::AwaitingLogin;
+        let mut phase = self.first_phase();
         loop {
             if self.stopped()? {
                 self.log.log(&Event::SessionStopped);
@@ -160,6 +155,11 @@ impl Session<'_> {
                 Request::NoLandlock => {
                     self.sandbox_reduced()?;
                     phase
+                }
+                Request::Proxied { client, tls } => self.proxied(client, tls)?,
+                Request::ProxyRefused(reason) => {
+                    self.log.log(&Event::ProxyRefused(&printable(reason.as_bytes())));
+                    Phase::Finished
                 }
                 Request::OffersTls => {
                     let offered = self.keys.are_there(self.settings, self.log);
@@ -189,7 +189,7 @@ impl Session<'_> {
                     phase
                 }
                 Request::Login { user, password, method } => {
-                    let is_allowed = self.log.encryption.is_some() || self.takes_plaintext;
+                    let is_allowed = self.takes_passwords();
                     self.log_in(&user, Some(password), method, is_allowed)?
                 }
                 Request::LoginByCertificate { user } => {
@@ -335,7 +335,9 @@ impl Session<'_> {
             Some((deleted, left)) if ending == Ending::Quit || deleted.messages > 0 => {
                 self.log.log(&Event::Updated { deleted, left, retrieved });
             }
-            None if self.attempts == 0 && ending != Ending::WithoutTls => {
+            None if self.attempts == 0
+                && !matches!(ending, Ending::WithoutTls | Ending::TurnedAway) =>
+            {
                 self.log.log(&Event::NoLoginAttempt)
             }
             Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),

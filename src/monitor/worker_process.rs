@@ -63,6 +63,7 @@ impl WorkerProcess {
             idle_timeout: settings.idle_timeout.0,
             handshake_timeout: settings.handshake_timeout.0,
             implicit_tls: connection.wants_tls(),
+            behind_proxy: settings.is_proxy(connection.client()),
             takes_plaintext: settings
                 .plaintext_login
                 .allows(connection.client().map(|(address, _)| address)),

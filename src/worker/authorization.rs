@@ -25,13 +25,8 @@ impl Session<'_> {
         let mut failures = 0;
         let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
         loop {
-            self.client.wait_for_line(self.monitor.as_fd(), Some(latest)).inspect_err(
-                |ending| {
-                    if *ending == Ending::WithoutTls {
-                        self.tell_failure("the client began with TLS where STLS is wanted first");
-                    }
-                },
-            )?;
+            let waited = self.client.wait_for_line(self.monitor.as_fd(), Some(latest));
+            waited.map_err(|ending| self.note_false_start(ending))?;
             let mut login = None;
             let output = &mut self.client.output;
             let step = self.client.input.take(|line| authorization_line(&mut state, line, output));
@@ -76,19 +71,29 @@ impl Session<'_> {
         }
     }
 
+    /// Has the monitor know when the client speaks another protocol than the one that is spoken here.
+    fn note_false_start(&mut self, ending: Ending) -> Ending {
+        if ending == Ending::WithoutTls {
+            self.tell_failure("the client began with TLS where STLS is wanted first");
+        } else if ending == Ending::TurnedAway {
+            return self.refuse_header("this address is none of the proxies in popa3d.toml");
+        }
+        ending
+    }
+
     fn authorization(&self) -> Authorization {
-        let takes_passwords = self.client.is_encrypted() || self.start.takes_plaintext;
+        let takes_passwords = self.client.is_encrypted() || self.takes_passwords;
         Authorization::new(takes_passwords, self.certified.clone())
     }
 
     fn list_capabilities(&mut self, offers: Offers) -> Result<(), Ending> {
-        let stls = !self.client.is_encrypted() && self.offers_tls()?;
+        let stls = !self.is_encrypted() && self.offers_tls()?;
         capability::before_login(offers, stls, &mut self.client.output).map_err(ending)
     }
 
     /// Answers STLS (RFC 2595 section 4).
     fn may_start_tls(&mut self) -> Result<bool, Ending> {
-        let refusal = if self.client.is_encrypted() {
+        let refusal = if self.is_encrypted() {
             Some("TLS has begun already")
         } else if !self.offers_tls()? {
             Some("this server has no certificate")

@@ -13,6 +13,7 @@ mod client;
 mod deadline;
 mod mailbox;
 mod maildrop;
+mod proxied;
 mod sandbox;
 mod session;
 mod stream;
@@ -51,11 +52,14 @@ pub struct Start {
     pub login_attempts: u32,
     /// How long a client may be silent, or read nothing.
     pub idle_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, or a PROXY header.
     pub handshake_timeout: Duration,
+    /// Whether a proxy's header comes before everything else.
+    pub behind_proxy: bool,
     /// Whether TLS begins with the first octet.
     pub implicit_tls: bool,
-    /// Whether this client may send a password without encryption.
+    /// Whether this client may send a password without encryption; behind a proxy the monitor says
+    /// so later.
     pub takes_plaintext: bool,
 }
 

@@ -22,6 +22,8 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
         start,
         client,
         monitor: Arc::new(monitor),
+        takes_passwords: start.takes_plaintext && !start.behind_proxy,
+        encrypted_to_proxy: false,
         retrieved: Totals::default(),
         offers_tls: None,
         refused_plaintext: false,
@@ -44,6 +46,10 @@ pub(super) struct Session<'a> {
     pub(super) client: Client,
     pub(super) monitor: Arc<ToMonitor>,
     pub(super) retrieved: Totals,
+    /// Whether passwords may be sent over the connection before TLS begins on it.
+    pub(super) takes_passwords: bool,
+    /// Whether there is TLS between the client and its proxy.
+    pub(super) encrypted_to_proxy: bool,
     /// Whether STLS would work; `None` until somebody wants to know.
     pub(super) offers_tls: Option<bool>,
     /// Whether the monitor knows that a password was refused.
@@ -54,6 +60,9 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     fn serve(&mut self) -> Result<(), Ending> {
+        if self.start.behind_proxy {
+            self.await_proxy()?;
+        }
         if self.start.implicit_tls {
             self.start_tls()?;
         }
@@ -71,6 +80,11 @@ impl Session<'_> {
 
     pub(super) fn tell(&mut self, request: &Request) -> Result<(), Ending> {
         self.monitor.send(request, None).map_err(|_| self.fail())
+    }
+
+    /// Whether nobody can read what the client sends, on the way or up to its proxy.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.client.is_encrypted() || self.encrypted_to_proxy
     }
 
     /// The monitor is gone, or talks nonsense: tell the client what can be told.

@@ -89,11 +89,34 @@ impl Stream {
         monitor: BorrowedFd<'_>,
         deadline: Deadline,
     ) -> Result<usize, Ending> {
+        self.wait_for(|stream| stream.receive_now(room), monitor, deadline)
+    }
+
+    /// Looks at what [`Self::receive`] would take, without taking it; before TLS.
+    ///
+    /// # Errors
+    ///
+    /// How the session ends instead.
+    pub(super) fn peek(
+        &mut self,
+        room: &mut [u8],
+        monitor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<usize, Ending> {
+        self.wait_for(|stream| take(&stream.socket, room, MsgFlags::MSG_PEEK), monitor, deadline)
+    }
+
+    fn wait_for(
+        &mut self,
+        mut act: impl FnMut(&mut Self) -> io::Result<usize>,
+        monitor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<usize, Ending> {
         loop {
             if deadline.has_passed() {
                 return Err(Ending::TimedOut);
             }
-            match self.receive_now(room) {
+            match act(self) {
                 Ok(0) => return Err(Ending::Disconnected),
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -200,8 +223,12 @@ fn taken(tls: &mut Records, room: &mut [u8]) -> Option<usize> {
 
 /// What is there, or `WouldBlock`; 0 for the end.
 fn receive(socket: &OwnedFd, room: &mut [u8]) -> io::Result<usize> {
+    take(socket, room, MsgFlags::empty())
+}
+
+fn take(socket: &OwnedFd, room: &mut [u8], how: MsgFlags) -> io::Result<usize> {
     loop {
-        match recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+        match recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT | how) {
             Err(nix::Error::EINTR) => {}
             result => return Ok(result?),
         }
@@ -248,10 +275,9 @@ impl Patience {
 /// Looks at the first octet without taking it.
 fn begins_handshake(socket: &OwnedFd) -> bool {
     let mut first = [0];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
-    let count = recv(socket.as_raw_fd(), &mut first, flags);
+    let count = take(socket, &mut first, MsgFlags::MSG_PEEK);
     // Nothing, or an end, shows itself when it is read.
-    count != Ok(1) || first == [HANDSHAKE_RECORD]
+    !matches!(count, Ok(1)) || first == [HANDSHAKE_RECORD]
 }
 
 fn encryption(tls: &Records) -> Encryption {
