@@ -11,11 +11,11 @@
 //! Beside them: [`pop3`] (the protocol, without I/O) and [`mbox`] (the file format) are the
 //! worker's; TLS has two halves, `worker::tls` with the records and `monitor::tls` with the keys, which
 //! `monitor::handshake` lends out; [`channel`] carries typed messages between the processes; [`ffi`] is all that is
-//! unsafe. Who may use whom is checked by `tests/architecture.rs`:
+//! unsafe; [`source`] says whom limits count as one client. Who may use whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
 //! cli      -> journal monitor settings
-//! monitor  -> as_user channel event ffi mbox settings worker
+//! monitor  -> as_user channel event ffi mbox settings source worker
 //! worker   -> channel ffi mbox pop3
 //! as_user  -> channel ffi
 //! channel  -> ffi
@@ -33,6 +33,7 @@ pub mod mbox;
 pub mod monitor;
 pub mod pop3;
 pub mod settings;
+pub mod source;
 pub mod worker;
 
 #[global_allocator]
