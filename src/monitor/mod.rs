@@ -5,6 +5,7 @@
 //! mailbox. It is the only process that writes to the journal.
 
 mod account;
+mod authorization;
 mod connection;
 mod handshake;
 mod helper;
