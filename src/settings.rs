@@ -57,6 +57,8 @@ pub struct Settings {
     pub login_attempts: Count<100>,
     /// A client that says nothing, or reads nothing, for so long is dropped.
     pub idle_timeout: Span<1>,
+    /// Who has not logged in so long after the connection began is dropped.
+    pub login_timeout: Span<1>,
     /// A refused login is answered this long after PASS, or later if PAM wants so.
     pub failure_delay: Span<0>,
     /// A PAM stack that takes longer to answer ends the session.
@@ -83,6 +85,7 @@ impl Default for Settings {
             handshake_timeout: Span(Duration::from_secs(30)),
             login_attempts: Count(3),
             idle_timeout: Span(RFC_IDLE_TIMEOUT),
+            login_timeout: Span(Duration::from_secs(60)),
             failure_delay: Span(Duration::from_secs(1)),
             pam_timeout: Span(Duration::from_secs(60)),
             lock_timeout: Span(Duration::from_secs(10)),

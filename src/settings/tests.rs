@@ -11,7 +11,8 @@ fn each_key_is_read() {
         login-attempts = 1\nidle-timeout = \"20m\"\nfailure-delay = \"0s\"\n\
         pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
         dotlock-stale-after = \"1h\"\nplaintext-login = \"never\"\nhandshake-timeout = \"9s\"\n\
-        certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n";
+        certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n\
+        login-timeout = \"8s\"\n";
     let settings = Settings::parse(text).unwrap();
     assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
     assert_eq!(settings.max_messages, Count(5));
@@ -21,6 +22,7 @@ fn each_key_is_read() {
     assert!(!settings.dotlock);
     assert_eq!(settings.plaintext_login, PlaintextLogin::Never);
     assert_eq!(settings.handshake_timeout, Span(Duration::from_secs(9)));
+    assert_eq!(settings.login_timeout, Span(Duration::from_secs(8)));
     assert_eq!(settings.certificates.unwrap()[0].key, Path::new("/a.key"));
 }
 
@@ -33,6 +35,7 @@ fn mistake_is_named_with_its_line() {
     assert_eq!(line_of("max-mailbox-size = \"2X\"\n"), Err(1));
     assert_eq!(line_of("dotlock = yes\n"), Err(1));
     assert_eq!(line_of("pam-timeout = \"0s\"\n"), Err(1));
+    assert_eq!(line_of("login-timeout = \"0s\"\n"), Err(1));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::client::{Output, ending};
 use super::deadline::Deadline;
@@ -15,23 +14,16 @@ use crate::pop3::capability::{self, Offers};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{Authorization, Line, LoginStep, Mechanism};
 
-/// Who has not logged in by then is dropped, however much he talks: others want to be served.
-const LONGEST_AUTHORIZATION: Duration = Duration::from_secs(180);
-
 impl Session<'_> {
     /// AUTHORIZATION: until somebody is logged in or says goodbye (`None`).
     pub(super) fn authorize(&mut self) -> Result<Option<(Maildrop, Offers)>, Ending> {
         let mut state = self.authorization();
         let mut failures = 0;
-        let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
         loop {
-            self.client.wait_for_line(self.monitor.as_fd(), Some(latest)).inspect_err(
-                |ending| {
-                    if *ending == Ending::WithoutTls {
-                        self.tell_failure("the client began with TLS where STLS is wanted first");
-                    }
-                },
-            )?;
+            if let Err(ending) = self.client.wait_for_line(self.monitor.as_fd()) {
+                self.explain(ending);
+                return Err(ending);
+            }
             let mut login = None;
             let output = &mut self.client.output;
             let step = self.client.input.take(|line| authorization_line(&mut state, line, output));
@@ -73,6 +65,25 @@ impl Session<'_> {
             if failures >= self.start.login_attempts {
                 return Err(Ending::TooManyFailures);
             }
+        }
+    }
+
+    /// Says why nobody is waited for any more, where somebody wants to know.
+    fn explain(&mut self, ending: Ending) {
+        match ending {
+            Ending::WithoutTls => {
+                self.tell_failure("the client began with TLS where STLS is wanted first");
+            }
+            // Sent as far as that needs no waiting. Of the other time-out, of inactivity, RFC 1939
+            // section 3 wants the client to be told nothing.
+            Ending::TimedOut if self.client.is_late() => {
+                let _ = reply::err(&mut self.client.output, "login took too long");
+            }
+            Ending::TimedOut
+            | Ending::Quit
+            | Ending::Disconnected
+            | Ending::TooManyFailures
+            | Ending::Failed => {}
         }
     }
 
@@ -191,6 +202,7 @@ impl Session<'_> {
                 }
                 let totals = maildrop.totals();
                 self.tell(&Request::Scanned(totals))?;
+                self.client.wait_until(None);
                 let text = format!("{} messages ({} octets)", totals.messages, totals.octets);
                 reply::ok(&mut self.client.output, &text).map_err(ending)?;
                 Ok(Ok(maildrop))

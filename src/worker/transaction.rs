@@ -24,7 +24,7 @@ impl Session<'_> {
         // Half of what the scan touched is not needed again, and this session may idle for long.
         trim_memory();
         loop {
-            self.client.wait_for_line(self.monitor.as_fd(), None)?;
+            self.client.wait_for_line(self.monitor.as_fd())?;
             let output = &mut self.client.output;
             let step = self
                 .client
