@@ -10,6 +10,7 @@ mod connection;
 mod handshake;
 mod helper;
 mod login;
+mod login_delay;
 mod maildrop;
 mod permission;
 mod privileges;

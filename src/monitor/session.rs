@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::helper::Helper;
+use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
 use super::tls::Keys;
@@ -31,7 +32,7 @@ const LONGEST_LOCK: Duration = Duration::from_secs(600);
 ///
 /// Says what the worker did that it may not do, or how it died.
 pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
-    let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
+    let status = Some(in_authorization(log));
     let client = log.client.map(|(address, _)| address);
     let takes_plaintext = settings.plaintext_login.allows(client);
     let mut session = Session {
@@ -39,6 +40,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         settings,
         log,
         attempts: 0,
+        delays: LoginDelays::new(settings),
         user: None,
         helper: None,
         result: None,
@@ -71,12 +73,19 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
     }
 }
 
+/// The status of a session in which nobody is logged in.
+pub(super) fn in_authorization(log: &Log) -> String {
+    format!("{}: AUTHORIZATION", log.client_text())
+}
+
 /// A session under way.
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
     pub(super) log: &'a mut Log,
     pub(super) attempts: u32,
+    /// What is remembered of logins that failed; `None` when that is turned off or out of order.
+    pub(super) delays: Option<LoginDelays>,
     /// Set from a successful login on.
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
@@ -87,7 +96,7 @@ pub(super) struct Session<'a> {
     /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// A signal came while it could not be waited for.
     pub(super) was_stopped: bool,
     /// Certificates and their keys, until the handshake is over.

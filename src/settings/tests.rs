@@ -12,7 +12,7 @@ fn each_key_is_read() {
         pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
         dotlock-stale-after = \"1h\"\nplaintext-login = \"never\"\nhandshake-timeout = \"9s\"\n\
         certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n\
-        login-timeout = \"8s\"\n";
+        login-timeout = \"8s\"\nlogin-delay-max = \"0s\"\n";
     let settings = Settings::parse(text).unwrap();
     assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
     assert_eq!(settings.max_messages, Count(5));
@@ -23,6 +23,7 @@ fn each_key_is_read() {
     assert_eq!(settings.plaintext_login, PlaintextLogin::Never);
     assert_eq!(settings.handshake_timeout, Span(Duration::from_secs(9)));
     assert_eq!(settings.login_timeout, Span(Duration::from_secs(8)));
+    assert_eq!(settings.login_delay_max, Span(Duration::ZERO));
     assert_eq!(settings.certificates.unwrap()[0].key, Path::new("/a.key"));
 }
 

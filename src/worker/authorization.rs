@@ -261,5 +261,10 @@ fn refuse_login(output: &mut Output, refusal: Refusal) -> io::Result<()> {
             Code::SysPerm,
             "this mailbox cannot be served, ask the administrator",
         ),
+        Refusal::Delayed => reply::err_with(
+            output,
+            Code::LoginDelay,
+            "too many failed logins from your address, try again later",
+        ),
     }
 }

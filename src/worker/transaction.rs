@@ -118,7 +118,9 @@ impl Session<'_> {
             Ok(Update::Refused(Refusal::InUse)) => {
                 reply::err_with(output, Code::InUse, "mailbox is locked, nothing was deleted")
             }
-            Ok(Update::Refused(Refusal::Temporary | Refusal::Permanent | Refusal::Credentials))
+            Ok(Update::Refused(
+                Refusal::Temporary | Refusal::Permanent | Refusal::Credentials | Refusal::Delayed,
+            ))
             | Err(_) => {
                 let text = "mailbox could not be updated, deleted messages may still be there";
                 reply::err_with(output, Code::SysTemp, text)
