@@ -12,12 +12,13 @@
 //! Beside them: [`pop3`] (the protocol, without I/O), [`proxy`] (what a proxy says of its client, likewise)
 //! and [`mbox`] (the file format) are the worker's; TLS has two halves, `worker::tls` with the records and
 //! `monitor::tls` with the keys, which `monitor::handshake` lends out; [`channel`] carries typed messages
-//! between the processes; [`ffi`] is all that is unsafe. Who may use whom is checked by `tests/architecture.rs`:
+//! between the processes; [`source`] says whom limits count as one client; [`ffi`] is all that is unsafe. Who may use
+//! whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
 //! cli      -> journal listener monitor settings
 //! listener -> channel event ffi monitor settings source
-//! monitor  -> as_user channel event ffi mbox settings worker
+//! monitor  -> as_user channel event ffi mbox settings source worker
 //! worker   -> channel ffi mbox pop3 proxy
 //! as_user  -> channel ffi
 //! channel  -> ffi

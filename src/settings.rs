@@ -63,6 +63,10 @@ pub struct Settings {
     pub login_attempts: Count<100>,
     /// A client that says nothing, or reads nothing, for so long is dropped.
     pub idle_timeout: Span<1>,
+    /// Who has not logged in so long after the connection began is dropped.
+    pub login_timeout: Span<1>,
+    /// Longest delay of the logins of a source that failed to log in before; none when zero.
+    pub login_delay_max: Span<0>,
     /// A refused login is answered this long after PASS, or later if PAM wants so.
     pub failure_delay: Span<0>,
     /// A PAM stack that takes longer to answer ends the session.
@@ -102,6 +106,8 @@ impl Default for Settings {
             handshake_timeout: Span(Duration::from_secs(30)),
             login_attempts: Count(3),
             idle_timeout: Span(RFC_IDLE_TIMEOUT),
+            login_timeout: Span(Duration::from_secs(60)),
+            login_delay_max: Span(Duration::from_secs(15)),
             failure_delay: Span(Duration::from_secs(1)),
             pam_timeout: Span(Duration::from_secs(60)),
             lock_timeout: Span(Duration::from_secs(10)),

@@ -152,6 +152,8 @@ pub enum Refusal {
     Temporary,
     /// The mailbox is there and cannot be served as it is.
     Permanent,
+    /// Too many logins of this source failed; this one was not looked at.
+    Delayed,
 }
 
 /// How a client logged in.

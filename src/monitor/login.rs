@@ -30,19 +30,23 @@ pub(super) struct LoggedIn {
 }
 
 /// Why there is no session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
     /// User or password or account; all of them alike for the client.
-    Credentials,
-    /// This host could not find out.
-    Impossible,
+    Credentials {
+        /// For the journal.
+        reason: String,
+        /// When the client may be told.
+        answer_at: Instant,
+    },
+    /// This host could not find out, for this reason.
+    Impossible(String),
 }
 
 /// Lets PAM judge `user` and `password` and opens the PAM session. Who comes by a certificate has
 /// no password; PAM judges the account then.
 ///
 /// A refusal takes as long for an unknown user, a wrong password, root and a locked account: PAM
-/// runs for each of them, and the answer waits for the same delay.
+/// runs for each of them, and the answer has to wait for the same time.
 pub(super) fn log_in(
     user: &[u8],
     password: Option<&Secret>,
@@ -54,33 +58,15 @@ pub(super) fn log_in(
     let asked = Instant::now();
     let mut delay = settings.failure_delay.0;
     let result = {
-        let watchdog = match Watchdog::start(settings.pam_timeout.0, log, worker) {
-            Ok(watchdog) => watchdog,
-            Err(error) => {
-                log.log(&Event::LoginImpossible(&error.to_string()));
-                return Err(Denied::Impossible);
-            }
-        };
+        let watchdog = Watchdog::start(settings.pam_timeout.0, log, worker)
+            .map_err(|error| Denied::Impossible(error.to_string()))?;
         let mut attempt = Attempt { log, delay: &mut delay, watchdog: &watchdog, prepared };
         attempt.run(user, password)
     };
-    match result {
-        Ok(logged_in) => {
-            log.log(&Event::LoginPassed);
-            Ok(logged_in)
-        }
-        Err(Refused::ForReason(reason)) => {
-            log.log(&Event::LoginFailed(&reason));
-            log.user = None;
-            std::thread::sleep(delay.saturating_sub(asked.elapsed()));
-            Err(Denied::Credentials)
-        }
-        Err(Refused::Impossible(reason)) => {
-            log.log(&Event::LoginImpossible(&reason));
-            log.user = None;
-            Err(Denied::Impossible)
-        }
-    }
+    result.map_err(|refused| match refused {
+        Refused::ForReason(reason) => Denied::Credentials { reason, answer_at: asked + delay },
+        Refused::Impossible(reason) => Denied::Impossible(reason),
+    })
 }
 
 impl LoggedIn {

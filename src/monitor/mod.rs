@@ -5,10 +5,12 @@
 //! mailbox. It is the only process that writes to the journal.
 
 mod account;
+mod authorization;
 mod connection;
 mod handshake;
 mod helper;
 mod login;
+mod login_delay;
 mod maildrop;
 mod permission;
 mod prepared;

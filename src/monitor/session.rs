@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::helper::Helper;
-use super::login::{self, Denied, LoggedIn};
+use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
 use super::prepared::Prepared;
@@ -16,7 +16,7 @@ use super::starter::Starter;
 use super::stop_signal::StopSignal;
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
-use crate::channel::{Answer, Ending, Method, Refusal, Request, Secret, Totals};
+use crate::channel::{Answer, Ending, Method, Request, Totals};
 use crate::event::{Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
@@ -41,7 +41,7 @@ pub(super) fn run(
     prepared: &mut Prepared,
     log: &mut Log,
 ) -> Result<(), String> {
-    let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
+    let status = Some(in_authorization(log));
     let mut session = Session {
         worker,
         settings,
@@ -49,6 +49,7 @@ pub(super) fn run(
         prepared,
         log,
         attempts: 0,
+        delays: LoginDelays::new(settings),
         user: None,
         helper: None,
         result: None,
@@ -81,6 +82,11 @@ pub(super) fn run(
     }
 }
 
+/// The status of a session in which nobody is logged in.
+pub(super) fn in_authorization(log: &Log) -> String {
+    format!("{}: AUTHORIZATION", log.client_text())
+}
+
 /// A session under way.
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
@@ -88,7 +94,9 @@ pub(super) struct Session<'a> {
     pub(super) starter: Starter<'a>,
     pub(super) prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
-    attempts: u32,
+    pub(super) attempts: u32,
+    /// What is remembered of logins that failed; `None` when that is turned off or out of order.
+    pub(super) delays: Option<LoginDelays>,
     /// Set from a successful login on.
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
@@ -264,47 +272,6 @@ impl Session<'_> {
         self.refused_plaintext = true;
         self.log.log(&Event::PlaintextRefused);
         Ok(())
-    }
-
-    /// Logs in with a password, or by the word of the worker that there is a certificate.
-    fn log_in(
-        &mut self,
-        user: &[u8],
-        password: Option<Secret>,
-        method: Method,
-        is_allowed: bool,
-    ) -> Result<Phase, Broken> {
-        if !is_allowed {
-            return Err(Broken::Worker("a login that the settings do not allow".to_owned()));
-        }
-        if self.attempts >= self.settings.login_attempts.0 {
-            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
-        }
-        self.attempts += 1;
-        self.log.method = Some(method);
-        // PAM modules, and later helpers, need not have them in memory.
-        self.keys = Keys::default();
-        let refusal = match self.judge(user, password) {
-            Ok(logged_in) => match self.open_maildrop(logged_in)? {
-                None => return Ok(Phase::Scanning),
-                Some(refusal) => refusal,
-            },
-            Err(Denied::Credentials) => Refusal::Credentials,
-            Err(Denied::Impossible) => Refusal::Temporary,
-        };
-        self.worker.channel.send(&Answer::Refused(refusal), None)?;
-        Ok(Phase::AwaitingLogin)
-    }
-
-    /// Takes the password, so that it is wiped before a helper is forked.
-    #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
-    fn judge(&mut self, user: &[u8], password: Option<Secret>) -> Result<LoggedIn, Denied> {
-        self.let_signals_end_this();
-        let worker = self.worker.channel.as_fd();
-        let judged =
-            login::log_in(user, password.as_ref(), self.settings, self.log, worker, self.prepared);
-        self.stop = StopSignal::hold();
-        judged
     }
 
     /// For as long as PAM is at work: it could not be interrupted otherwise, and what modules start is

@@ -60,6 +60,7 @@ impl WorkerProcess {
                 file_size: settings.max_mailbox_size.0,
             },
             login_attempts: settings.login_attempts.0,
+            login_timeout: settings.login_timeout.0,
             idle_timeout: settings.idle_timeout.0,
             handshake_timeout: settings.handshake_timeout.0,
             implicit_tls: connection.wants_tls(),

@@ -76,6 +76,16 @@ impl Client {
         Self { input: LineBuffer::default(), output, idle_timeout, has_spoken: false }
     }
 
+    /// Whoever has not logged in by `latest` is not waited for any more; `None` for those who have.
+    pub(super) fn wait_until(&mut self, latest: Option<Deadline>) {
+        self.output.stream.wait_until(latest);
+    }
+
+    /// Whether that time has come.
+    pub(super) fn is_late(&self) -> bool {
+        self.output.stream.is_late()
+    }
+
     /// Whether TLS has begun.
     pub(super) fn is_encrypted(&self) -> bool {
         self.output.stream.is_encrypted()
@@ -140,17 +150,13 @@ impl Client {
     /// Waits until the client has sent a whole line; sends what it may be waiting for first.
     ///
     /// The idle time-out runs until the line is complete: a client that trickles octets is idle. Nor
-    /// is anything taken from it after `latest`.
+    /// is anything taken from one that is late.
     ///
     /// # Errors
     ///
     /// How the session ends instead.
-    pub(super) fn wait_for_line(
-        &mut self,
-        monitor: BorrowedFd<'_>,
-        latest: Option<Deadline>,
-    ) -> Result<(), Ending> {
-        if latest.is_some_and(Deadline::has_passed) {
+    pub(super) fn wait_for_line(&mut self, monitor: BorrowedFd<'_>) -> Result<(), Ending> {
+        if self.is_late() {
             return Err(Ending::TimedOut);
         }
         if self.input.has_line() {
@@ -158,7 +164,6 @@ impl Client {
         }
         self.output.flush().map_err(ending)?;
         let deadline = Deadline::after(self.idle_timeout);
-        let deadline = latest.map_or(deadline, |latest| latest.min(deadline));
         while !self.input.has_line() {
             let count = self.output.stream.receive(self.input.room(), monitor, deadline)?;
             self.input.received(count);

@@ -50,6 +50,8 @@ pub struct Start {
     pub limits: Limits,
     /// Failed logins that end the session.
     pub login_attempts: u32,
+    /// How long a client may take to log in, from the beginning of the connection.
+    pub login_timeout: Duration,
     /// How long a client may be silent, or read nothing.
     pub idle_timeout: Duration,
     /// How long a TLS handshake may take, or a PROXY header.
