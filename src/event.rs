@@ -7,6 +7,7 @@ mod printable;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use tracing::Level;
@@ -33,8 +34,15 @@ pub enum Event<'a> {
     PlaintextRefused,
     /// A login succeeded.
     LoginPassed,
-    /// A login was refused; why, which the client is not told.
-    LoginFailed(&'a str),
+    /// A login was refused.
+    LoginFailed {
+        /// Why, which the client is not told.
+        why: &'a str,
+        /// How many failures of its source count by now.
+        failures: Option<u16>,
+    },
+    /// A login was refused without a look at it, so many of its source had failed.
+    LoginDelayed,
     /// A login could not be decided, because something on this host is out of order.
     LoginImpossible(&'a str),
     /// The PAM stack did not answer in time.
@@ -82,6 +90,14 @@ pub enum Event<'a> {
     SettingsRefused(&'a settings::Error),
     /// Something that a session needs is missing on this host.
     ServerFailure(&'a str),
+    /// The listener accepts connections there.
+    Listening(&'a str),
+    /// It has come to its end, and all sessions with it.
+    ListenerStopped,
+    /// A connection was refused; why, and how many others before it that nothing was said of.
+    ConnectionRefused(&'a str, u64),
+    /// So many were refused that nothing was said of, and no other one since.
+    RefusalsNotLogged(u64),
 }
 
 /// Severities, by tracing's levels.
@@ -105,7 +121,10 @@ impl Event<'_> {
                 (NOTICE, "plaintext-refused", "e06c196c57ef42a4a2c01c98581f8c95")
             }
             Self::LoginPassed => (INFO, "login-passed", "d873747243d047ee863acc4086b53f41"),
-            Self::LoginFailed(_) => (NOTICE, "login-failed", "66f2443f0e414b5595ab534fe59202fd"),
+            Self::LoginFailed { .. } => {
+                (NOTICE, "login-failed", "66f2443f0e414b5595ab534fe59202fd")
+            }
+            Self::LoginDelayed => (NOTICE, "login-delayed", "27fc5302f3e3488d9f7808693673f422"),
             Self::LoginImpossible(_) => {
                 (ERROR, "login-impossible", "4e41b24b82c74dd3b449868ba233d657")
             }
@@ -146,6 +165,11 @@ impl Event<'_> {
                 (ERROR, "settings-refused", "0e1c128ac412496f9583ee0a7de32ee6")
             }
             Self::ServerFailure(_) => (ERROR, "server-failure", "d7ddaeab335547c193144a75011c4153"),
+            Self::Listening(_) => (INFO, "listening", "5d3a7d5dc7564734ad73e783a2310526"),
+            Self::ListenerStopped => (INFO, "listener-stopped", "4d379dec2a2446588260152cb85a1525"),
+            Self::ConnectionRefused(..) | Self::RefusalsNotLogged(_) => {
+                (NOTICE, "connection-refused", "5d6a61d4012641c38acd4dff590e4a2b")
+            }
         }
     }
 
@@ -160,7 +184,8 @@ impl Event<'_> {
             | Self::CertificateUnusable(_)
             | Self::PlaintextRefused
             | Self::LoginPassed
-            | Self::LoginFailed(_)
+            | Self::LoginFailed { .. }
+            | Self::LoginDelayed
             | Self::LoginImpossible(_)
             | Self::PamHangs(_)
             | Self::PamMessage(_)
@@ -178,7 +203,11 @@ impl Event<'_> {
             | Self::WorkerFailed(_)
             | Self::SandboxReduced(_)
             | Self::SettingsRefused(_)
-            | Self::ServerFailure(_) => None,
+            | Self::ServerFailure(_)
+            | Self::Listening(_)
+            | Self::ListenerStopped
+            | Self::ConnectionRefused(..)
+            | Self::RefusalsNotLogged(_) => None,
         }
     }
 
@@ -188,6 +217,10 @@ impl Event<'_> {
         } else {
             None
         }
+    }
+
+    fn failures(&self) -> Option<u16> {
+        if let Self::LoginFailed { failures, .. } = self { *failures } else { None }
     }
 
     fn deleted(&self) -> Option<Totals> {
@@ -213,6 +246,8 @@ pub struct Session {
     pub proxy_tls: Option<ProxyTls>,
     /// How the last login came.
     pub method: Option<Method>,
+    /// How long the login under way has to wait after failed ones, or would have to.
+    pub login_delay: Option<Duration>,
 }
 
 impl Session {
@@ -248,6 +283,16 @@ impl Session {
         if self.is_encrypted() { "" } else { ", password sent in plaintext" }
     }
 
+    /// Whole seconds, so that there is no 0 for somebody who had to wait.
+    fn login_delay(&self) -> Option<u64> {
+        self.login_delay
+            .map(|delay| delay.saturating_add(Duration::from_nanos(999_999_999)).as_secs())
+    }
+
+    fn waited(&self) -> String {
+        self.login_delay().map_or_else(String::new, |seconds| format!(", had to wait {seconds} s"))
+    }
+
     /// Tells the journal.
     pub fn log(&self, event: &Event<'_>) {
         let (level, name, id) = event.kind();
@@ -277,6 +322,8 @@ impl Session {
                     POPA3D_PROXY = proxy.as_deref(),
                     POPA3D_USER = self.user.as_deref(),
                     POPA3D_METHOD = self.method.map(method_name),
+                    POPA3D_LOGIN_DELAY = self.login_delay(),
+                    POPA3D_LOGIN_FAILURES = event.failures(),
                     POPA3D_TLS = version.as_deref(),
                     POPA3D_TLS_SUITE = suite.as_deref(),
                     POPA3D_TLS_GROUP = group.as_deref(),
@@ -347,11 +394,24 @@ impl fmt::Display for Text<'_> {
             ),
             Event::LoginPassed => {
                 let plaintext = self.session.without_encryption();
-                write!(f, "Authentication passed for {user}{plaintext}")
+                let waited = self.session.waited();
+                write!(f, "Authentication passed for {user}{plaintext}{waited}")
             }
-            Event::LoginFailed(why) => {
+            Event::LoginFailed { why, .. } => {
                 let plaintext = self.session.without_encryption();
-                write!(f, "Authentication failed for {user} from {client}: {why}{plaintext}")
+                let waited = self.session.waited();
+                write!(
+                    f,
+                    "Authentication failed for {user} from {client}: {why}{plaintext}{waited}"
+                )
+            }
+            Event::LoginDelayed => {
+                let seconds = self.session.login_delay().unwrap_or_default();
+                write!(
+                    f,
+                    "Login from {client} refused, too many failed ones from there: its turn would \
+                     be in {seconds} s"
+                )
             }
             Event::LoginImpossible(why) => {
                 write!(f, "Server failure authenticating {user} from {client}: {why}")
@@ -406,6 +466,15 @@ impl fmt::Display for Text<'_> {
             Event::SandboxReduced(why) => write!(f, "Worker sandbox: {why}"),
             Event::SettingsRefused(error) => write!(f, "Settings refused: {error}"),
             Event::ServerFailure(why) => write!(f, "Server failure: {why}"),
+            Event::Listening(address) => write!(f, "Listening on {address}"),
+            Event::ListenerStopped => f.write_str("Stopped listening"),
+            Event::ConnectionRefused(why, 0) => write!(f, "{client}: {why}"),
+            Event::ConnectionRefused(why, unlogged) => {
+                write!(f, "{client}: {why} ({unlogged} refusals before this one were not logged)")
+            }
+            Event::RefusalsNotLogged(unlogged) => {
+                write!(f, "{unlogged} more refusals were not logged")
+            }
         }
     }
 }

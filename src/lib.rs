@@ -4,18 +4,21 @@
 //!
 //! | folder | process | trust |
 //! |---|---|---|
-//! | [`monitor`] | the first one, uid 0 | decides; never parses what a client or a message wrote |
+//! | [`listener`] | with `-D`: the one that accepts connections and starts sessions, uid 0 | counts; reads nothing of what clients send |
+//! | [`monitor`] | the first one of a session, uid 0 | decides; never parses what a client or a message wrote |
 //! | [`worker`] | uid popa3d, sandboxed | touches every octet from the network and from mail |
 //! | [`as_user`] | uid of the mail user, for one operation | opens, locks and changes the mailbox |
 //!
 //! Beside them: [`pop3`] (the protocol, without I/O), [`proxy`] (what a proxy says of its client, likewise)
 //! and [`mbox`] (the file format) are the worker's; TLS has two halves, `worker::tls` with the records and
 //! `monitor::tls` with the keys, which `monitor::handshake` lends out; [`channel`] carries typed messages
-//! between the processes; [`ffi`] is all that is unsafe. Who may use whom is checked by `tests/architecture.rs`:
+//! between the processes; [`source`] says whom limits count as one client; [`ffi`] is all that is unsafe. Who may use
+//! whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
-//! cli      -> journal monitor settings
-//! monitor  -> as_user channel event ffi mbox settings worker
+//! cli      -> journal listener monitor settings
+//! listener -> channel event ffi monitor settings source
+//! monitor  -> as_user channel event ffi mbox settings source worker
 //! worker   -> channel ffi mbox pop3 proxy
 //! as_user  -> channel ffi
 //! channel  -> ffi
@@ -29,11 +32,13 @@ pub mod cli;
 pub mod event;
 pub mod ffi;
 pub mod journal;
+pub mod listener;
 pub mod mbox;
 pub mod monitor;
 pub mod pop3;
 pub mod proxy;
 pub mod settings;
+pub mod source;
 pub mod worker;
 
 #[global_allocator]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,6 +63,10 @@ pub struct Settings {
     pub login_attempts: Count<100>,
     /// A client that says nothing, or reads nothing, for so long is dropped.
     pub idle_timeout: Span<1>,
+    /// Who has not logged in so long after the connection began is dropped.
+    pub login_timeout: Span<1>,
+    /// Longest delay of the logins of a source that failed to log in before; none when zero.
+    pub login_delay_max: Span<0>,
     /// A refused login is answered this long after PASS, or later if PAM wants so.
     pub failure_delay: Span<0>,
     /// A PAM stack that takes longer to answer ends the session.
@@ -71,6 +75,18 @@ pub struct Settings {
     pub lock_timeout: Span<0>,
     /// How long a login waits for another session of the same user.
     pub session_wait: Span<0>,
+    /// Where the listener (`-D`) accepts connections; those to which TLS may come later …
+    pub listen: Vec<SocketAddr>,
+    /// … and those that begin with TLS, as long as there is a certificate.
+    pub listen_tls: Vec<SocketAddr>,
+    /// The listener serves no more clients at once.
+    pub max_sessions: Count<100_000>,
+    /// Nor more of one source.
+    pub max_sessions_per_source: Count<100_000>,
+    /// Nor more that have not logged in.
+    pub max_unauthenticated: Count<100_000>,
+    /// A session counts for its source at least so long.
+    pub session_slot: Span<0>,
     /// Whether to make `MAILBOX.lock` besides the fcntl lock.
     pub dotlock: bool,
     /// Age from which a dotlock that names no process counts as left behind.
@@ -90,10 +106,18 @@ impl Default for Settings {
             handshake_timeout: Span(Duration::from_secs(30)),
             login_attempts: Count(3),
             idle_timeout: Span(RFC_IDLE_TIMEOUT),
+            login_timeout: Span(Duration::from_secs(60)),
+            login_delay_max: Span(Duration::from_secs(15)),
             failure_delay: Span(Duration::from_secs(1)),
             pam_timeout: Span(Duration::from_secs(60)),
             lock_timeout: Span(Duration::from_secs(10)),
             session_wait: Span(Duration::from_secs(10)),
+            listen: vec![(Ipv6Addr::UNSPECIFIED, 110).into()],
+            listen_tls: vec![(Ipv6Addr::UNSPECIFIED, 995).into()],
+            max_sessions: Count(500),
+            max_sessions_per_source: Count(50),
+            max_unauthenticated: Count(250),
+            session_slot: Span(Duration::from_secs(10)),
             dotlock: true,
             dotlock_stale_after: Span(Duration::from_secs(600)),
         }

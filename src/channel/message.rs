@@ -152,6 +152,8 @@ pub enum Refusal {
     Temporary,
     /// The mailbox is there and cannot be served as it is.
     Permanent,
+    /// Too many logins of this source failed; this one was not looked at.
+    Delayed,
 }
 
 /// How a client logged in.
@@ -241,6 +243,24 @@ pub struct Range {
     pub start: u64,
     /// Offset behind the last one.
     pub end: u64,
+}
+
+/// From the monitor of a session to the listener that started it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// Somebody has logged in.
+    LoggedIn,
+    /// The client behind a proxy is there; may it have a session?
+    Client(IpAddr),
+}
+
+/// From the listener to the monitor of a session.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It may.
+    Welcome,
+    /// It may not: its source has all that it may have.
+    TooMany,
 }
 
 /// From the monitor to an as-user helper.

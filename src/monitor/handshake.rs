@@ -67,7 +67,9 @@ mod tests {
     use crate::channel::{Answer, Encryption, Ending, Method, Request, Secret, ToMonitor, Totals};
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
+    use crate::monitor::prepared::Prepared;
     use crate::monitor::session;
+    use crate::monitor::starter::Starter;
     use crate::monitor::tls::certificates::tests::Files;
     use crate::monitor::worker_process::WorkerProcess;
     use crate::settings::{PlaintextLogin, Settings};
@@ -89,7 +91,9 @@ mod tests {
             )));
             worker(theirs)
         });
-        session::run(WorkerProcess::of(pid.unwrap(), ours), &settings, &mut Log::default())
+        let worker = WorkerProcess::of(pid.unwrap(), ours);
+        let prepared = &mut Prepared::default();
+        session::run(worker, &settings, Starter::SuperServer, prepared, &mut Log::default())
     }
 
     fn refused(worker: impl FnOnce(&ToMonitor)) -> String {

@@ -26,19 +26,14 @@ impl Session<'_> {
             tls.map(|tls| ProxyTls { version: tls.version.map(text), suite: tls.suite.map(text) });
         self.log.log(&Event::SessionStarted);
         self.status = Some(format!("{}: AUTHORIZATION", self.log.client_text()));
-        if !self.admits_client() {
+        // The proxy itself, which looks whether anybody is there, is no client.
+        if named.is_some_and(|(address, _)| !self.starter.has_room_for(address)) {
             self.worker.channel.send(&Answer::NotAdmitted, None)?;
             return Ok(Phase::Finished);
         }
         let takes_passwords = self.takes_passwords();
         self.worker.channel.send(&Answer::Admitted { takes_passwords }, None)?;
         Ok(Phase::AwaitingLogin)
-    }
-
-    /// Whether the client may have one more session. Where a super-server accepts connections,
-    /// nobody counts those of the clients behind a proxy.
-    fn admits_client(&self) -> bool {
-        true
     }
 
     /// Whether passwords may come over the connection as it is.
@@ -60,7 +55,9 @@ mod tests {
     };
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
+    use crate::monitor::prepared::Prepared;
     use crate::monitor::session;
+    use crate::monitor::starter::Starter;
     use crate::monitor::worker_process::WorkerProcess;
     use crate::settings::{ClientCertificates, PlaintextLogin, Settings};
 
@@ -88,7 +85,9 @@ mod tests {
             let _ = nix::unistd::close(ours_in_child);
             i32::from(!worker(&theirs))
         });
-        let end = session::run(WorkerProcess::of(pid.unwrap(), ours), settings, &mut log);
+        let worker = WorkerProcess::of(pid.unwrap(), ours);
+        let prepared = &mut Prepared::default();
+        let end = session::run(worker, settings, Starter::SuperServer, prepared, &mut log);
         (log, end)
     }
 

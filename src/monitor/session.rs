@@ -7,13 +7,16 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::helper::Helper;
-use super::login::{self, Denied, LoggedIn};
+use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
+use super::prepared::Prepared;
+use super::privileges;
+use super::starter::Starter;
+use super::stop_signal::StopSignal;
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
-use super::{privileges, status};
-use crate::channel::{Answer, Ending, Method, Refusal, Request, Secret, Totals};
+use crate::channel::{Answer, Ending, Method, Request, Totals};
 use crate::event::{Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
@@ -31,18 +34,28 @@ const LONGEST_LOCK: Duration = Duration::from_secs(600);
 /// # Errors
 ///
 /// Says what the worker did that it may not do, or how it died.
-pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
-    let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
+pub(super) fn run(
+    worker: WorkerProcess,
+    settings: &Settings,
+    starter: Starter<'_>,
+    prepared: &mut Prepared,
+    log: &mut Log,
+) -> Result<(), String> {
+    let status = Some(in_authorization(log));
     let mut session = Session {
         worker,
         settings,
+        starter,
+        prepared,
         log,
         attempts: 0,
+        delays: LoginDelays::new(settings),
         user: None,
         helper: None,
         result: None,
         ranges: 0,
         status,
+        stop: StopSignal::hold(),
         was_stopped: false,
         keys: Keys::default(),
         refused_plaintext: false,
@@ -56,7 +69,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
     }
     // Before the worker, which waits for its client to go.
     if let Some(user) = session.user.take() {
-        user.close(settings, session.log, &session.worker);
+        session.close(user);
     }
     let reaped = session.worker.reap();
     match outcome {
@@ -69,12 +82,21 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
     }
 }
 
+/// The status of a session in which nobody is logged in.
+pub(super) fn in_authorization(log: &Log) -> String {
+    format!("{}: AUTHORIZATION", log.client_text())
+}
+
 /// A session under way.
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
+    pub(super) starter: Starter<'a>,
+    pub(super) prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
-    attempts: u32,
+    pub(super) attempts: u32,
+    /// What is remembered of logins that failed; `None` when that is turned off or out of order.
+    pub(super) delays: Option<LoginDelays>,
     /// Set from a successful login on.
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
@@ -86,6 +108,9 @@ pub(super) struct Session<'a> {
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
     pub(super) status: Option<String>,
+    /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
+    /// process at once.
+    pub(super) stop: Option<StopSignal>,
     /// A signal came while it could not be waited for.
     pub(super) was_stopped: bool,
     /// Certificates and their keys, until the handshake is over.
@@ -207,8 +232,7 @@ impl Session<'_> {
             return Ok(true);
         }
         let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
-        let stop = self.user.as_ref().and_then(|user| user.stop.as_ref());
-        wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
+        wanted.extend(self.stop.as_ref().map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
             let limit = match (&self.status, &self.helper) {
                 (Some(_), _) => SETTLED.into(),
@@ -220,7 +244,8 @@ impl Session<'_> {
                     return Err(Broken::Worker("keeps the mailbox locked too long".to_owned()));
                 }
                 Ok(0) => {
-                    self.status.take().iter().for_each(|status| status::show(status));
+                    let status = self.status.take();
+                    status.iter().for_each(|status| self.starter.show(status));
                     trim_memory();
                 }
                 Ok(_) => break,
@@ -249,47 +274,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Logs in with a password, or by the word of the worker that there is a certificate.
-    fn log_in(
-        &mut self,
-        user: &[u8],
-        password: Option<Secret>,
-        method: Method,
-        is_allowed: bool,
-    ) -> Result<Phase, Broken> {
-        if !is_allowed {
-            return Err(Broken::Worker("a login that the settings do not allow".to_owned()));
-        }
-        if self.attempts >= self.settings.login_attempts.0 {
-            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
-        }
-        self.attempts += 1;
-        self.log.method = Some(method);
-        // PAM modules, and later helpers, need not have them in memory.
-        self.keys = Keys::default();
-        let refusal = match self.judge(user, password) {
-            Ok(logged_in) => match self.open_maildrop(logged_in)? {
-                None => return Ok(Phase::Scanning),
-                Some(refusal) => refusal,
-            },
-            Err(Denied::Credentials) => Refusal::Credentials,
-            Err(Denied::Impossible) => Refusal::Temporary,
-        };
-        self.worker.channel.send(&Answer::Refused(refusal), None)?;
-        Ok(Phase::AwaitingLogin)
-    }
-
-    /// Takes the password, so that it is wiped before a helper is forked.
-    #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
-    fn judge(&mut self, user: &[u8], password: Option<Secret>) -> Result<LoggedIn, Denied> {
-        let worker = self.worker.channel.as_fd();
-        login::log_in(user, password.as_ref(), self.settings, self.log, worker)
+    /// For as long as PAM is at work: it could not be interrupted otherwise, and what modules start is
+    /// not to inherit that signals wait.
+    pub(super) fn let_signals_end_this(&mut self) {
+        self.was_stopped |= self.stop.take().is_some_and(StopSignal::let_go);
     }
 
     /// The worker has read the mailbox: TRANSACTION begins.
     fn begin_transaction(&mut self, totals: Totals) -> Result<Phase, Broken> {
         self.release();
         self.store_remembered();
+        self.starter.note_login();
         self.log.log(&Event::MaildropLoaded(totals));
         self.result = Some((Totals::default(), totals));
         let user = self.log.user.as_deref().unwrap_or_default();

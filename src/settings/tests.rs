@@ -12,6 +12,7 @@ fn each_key_is_read() {
         pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
         dotlock-stale-after = \"1h\"\nplaintext-login = \"never\"\nhandshake-timeout = \"9s\"\n\
         certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n\
+        login-timeout = \"8s\"\nlogin-delay-max = \"0s\"\n\
         proxies = [\"192.0.2.10\", \"2001:db8:1::/64\"]\n";
     let settings = Settings::parse(text).unwrap();
     assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
@@ -23,6 +24,8 @@ fn each_key_is_read() {
     assert_eq!(settings.plaintext_login, PlaintextLogin::Never);
     assert_eq!(settings.handshake_timeout, Span(Duration::from_secs(9)));
     assert!(settings.proxies.contains("2001:db8:1::5".parse().unwrap()));
+    assert_eq!(settings.login_timeout, Span(Duration::from_secs(8)));
+    assert_eq!(settings.login_delay_max, Span(Duration::ZERO));
     assert_eq!(settings.certificates.unwrap()[0].key, Path::new("/a.key"));
 }
 
@@ -37,6 +40,7 @@ fn mistake_is_named_with_its_line() {
     assert_eq!(line_of("pam-timeout = \"0s\"\n"), Err(1));
     assert_eq!(line_of("\nproxies = [\n  \"192.0.2.10\",\n  \"192.0.2.1/24\",\n]\n"), Err(2));
     assert_eq!(line_of("\nproxies = \"192.0.2.10\"\n"), Err(2));
+    assert_eq!(line_of("login-timeout = \"0s\"\n"), Err(1));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::deadline::Deadline;
 use super::stream::Stream;
 use crate::channel::{Encryption, Ending};
 use crate::pop3::LineBuffer;
+use crate::pop3::reply::{self, Code};
 use crate::proxy::{self, Header, MAX_HEADER, Malformed};
 
 /// Replies are collected up to this size before they are sent.
@@ -73,6 +74,16 @@ impl Client {
         let stream = Stream::new(socket, idle_timeout);
         let output = Output { stream, pending: Vec::new(), sent: 0 };
         Self { input: LineBuffer::default(), output, idle_timeout, has_spoken: false }
+    }
+
+    /// Whoever has not logged in by `latest` is not waited for any more; `None` for those who have.
+    pub(super) fn wait_until(&mut self, latest: Option<Deadline>) {
+        self.output.stream.wait_until(latest);
+    }
+
+    /// Whether that time has come.
+    pub(super) fn is_late(&self) -> bool {
+        self.output.stream.is_late()
     }
 
     /// Whether TLS has begun.
@@ -139,17 +150,13 @@ impl Client {
     /// Waits until the client has sent a whole line; sends what it may be waiting for first.
     ///
     /// The idle time-out runs until the line is complete: a client that trickles octets is idle. Nor
-    /// is anything taken from it after `latest`.
+    /// is anything taken from one that is late.
     ///
     /// # Errors
     ///
     /// How the session ends instead.
-    pub(super) fn wait_for_line(
-        &mut self,
-        monitor: BorrowedFd<'_>,
-        latest: Option<Deadline>,
-    ) -> Result<(), Ending> {
-        if latest.is_some_and(Deadline::has_passed) {
+    pub(super) fn wait_for_line(&mut self, monitor: BorrowedFd<'_>) -> Result<(), Ending> {
+        if self.is_late() {
             return Err(Ending::TimedOut);
         }
         if self.input.has_line() {
@@ -157,7 +164,6 @@ impl Client {
         }
         self.output.flush().map_err(ending)?;
         let deadline = Deadline::after(self.idle_timeout);
-        let deadline = latest.map_or(deadline, |latest| latest.min(deadline));
         while !self.input.has_line() {
             let count = self.output.stream.receive(self.input.room(), monitor, deadline)?;
             self.input.received(count);
@@ -173,6 +179,18 @@ impl Client {
         }
         self.has_spoken = true;
         Ok(())
+    }
+
+    /// Tells the client that the server ends the session, unless it is about to read why already.
+    pub(super) fn end(mut self) {
+        if self.output.pending.is_empty() {
+            let text = "the server ends this session, try again later";
+            // Into memory: it cannot fail.
+            let _ = reply::err_with(&mut self.output, Code::SysTemp, text);
+        }
+        if self.output.flush().is_ok() {
+            let _ = self.output.stream.finish();
+        }
     }
 
     /// Sends the last replies and waits a little for the client to close the connection: closing

@@ -82,6 +82,7 @@ mod tests {
             login_attempts: 1,
             idle_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(60),
+            login_timeout: Duration::from_secs(60),
             behind_proxy: true,
             implicit_tls: false,
             takes_plaintext: true,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Start;
 use super::client::{Client, Output, ending};
+use super::deadline::Deadline;
 use crate::channel::{Ending, MAX_NOTE, Request, ToMonitor, Totals};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{self, Command, Line};
@@ -17,7 +18,8 @@ use crate::pop3::{self, Command, Line};
 ///
 /// The monitor is gone, so nobody can be told how the session ended.
 pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Result<()> {
-    let client = Client::new(socket, start.idle_timeout);
+    let mut client = Client::new(socket, start.idle_timeout);
+    client.wait_until(Some(Deadline::after(start.login_timeout)));
     let mut session = Session {
         start,
         client,
@@ -33,7 +35,10 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
     let Session { client, monitor, retrieved, .. } = session;
     // First the monitor, so that the user's next session need not wait for this client to go.
     let told = monitor.send(&Request::End { ending, retrieved }, None);
-    client.say_goodbye();
+    match told {
+        Ok(()) => client.say_goodbye(),
+        Err(_) => client.end(),
+    }
     told
 }
 

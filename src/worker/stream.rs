@@ -1,5 +1,6 @@
 //! The connection: octets in and out, encrypted once TLS has begun.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -26,11 +27,23 @@ pub(super) struct Stream {
     socket: OwnedFd,
     tls: Option<Box<Records>>,
     idle_timeout: Duration,
+    /// Nobody is waited for beyond this.
+    latest: Option<Deadline>,
 }
 
 impl Stream {
     pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
-        Self { socket, tls: None, idle_timeout }
+        Self { socket, tls: None, idle_timeout, latest: None }
+    }
+
+    /// From here on nothing waits beyond `latest`, however much the client says or takes.
+    pub(super) fn wait_until(&mut self, latest: Option<Deadline>) {
+        self.latest = latest;
+    }
+
+    /// Whether that time has come.
+    pub(super) fn is_late(&self) -> bool {
+        self.latest.is_some_and(Deadline::has_passed)
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
@@ -52,6 +65,7 @@ impl Stream {
         config: Arc<ServerConfig>,
         deadline: Deadline,
     ) -> Result<Encryption, String> {
+        let deadline = self.at_latest(deadline);
         let mut tls = Box::new(Records::new(config).map_err(|error| bounded(&error.to_string()))?);
         let mut is_first = true;
         while tls.is_handshaking() {
@@ -112,6 +126,7 @@ impl Stream {
         monitor: BorrowedFd<'_>,
         deadline: Deadline,
     ) -> Result<usize, Ending> {
+        let deadline = self.at_latest(deadline);
         loop {
             if deadline.has_passed() {
                 return Err(Ending::TimedOut);
@@ -134,6 +149,15 @@ impl Stream {
         }
     }
 
+    fn at_latest(&self, deadline: Deadline) -> Deadline {
+        self.latest.map_or(deadline, |latest| latest.min(deadline))
+    }
+
+    /// How long the client may take to make room.
+    fn patience(&self) -> Patience {
+        Patience { span: self.idle_timeout, latest: self.latest, deadline: OnceCell::new() }
+    }
+
     /// What is there, or `WouldBlock`; 0 for the end.
     fn receive_now(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let Some(mut tls) = self.tls.take() else { return receive(&self.socket, room) };
@@ -154,7 +178,7 @@ impl Stream {
             return Ok(0);
         }
         let outcome = tls.received(count).map_err(io::Error::other);
-        let patience = Patience::new(self.idle_timeout);
+        let patience = self.patience();
         let sent = self.send_records(tls, || patience.deadline());
         outcome.and(sent)?;
         taken(tls, room).ok_or_else(|| io::ErrorKind::WouldBlock.into())
@@ -166,7 +190,7 @@ impl Stream {
     ///
     /// `TimedOut`, and send(2)'s.
     pub(super) fn send_all(&mut self, octets: &[u8]) -> io::Result<()> {
-        let patience = Patience::new(self.idle_timeout);
+        let patience = self.patience();
         let Some(mut tls) = self.tls.take() else {
             return send_all(&self.socket, octets, || patience.deadline());
         };
@@ -182,7 +206,7 @@ impl Stream {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         if let Some(mut tls) = self.tls.take() {
             tls.close().map_err(io::Error::other)?;
-            let patience = Patience::new(self.idle_timeout);
+            let patience = self.patience();
             self.send_records(&mut tls, || patience.deadline())?;
         }
         Ok(shutdown(self.socket.as_raw_fd(), Shutdown::Write)?)
@@ -259,16 +283,14 @@ fn wait_for_room(socket: &OwnedFd, deadline: Deadline) -> io::Result<()> {
 /// A deadline that is counted from the first time that somebody has to wait.
 struct Patience {
     span: Duration,
-    deadline: std::cell::OnceCell<Deadline>,
+    latest: Option<Deadline>,
+    deadline: OnceCell<Deadline>,
 }
 
 impl Patience {
-    fn new(span: Duration) -> Self {
-        Self { span, deadline: std::cell::OnceCell::new() }
-    }
-
     fn deadline(&self) -> Deadline {
-        *self.deadline.get_or_init(|| Deadline::after(self.span))
+        let deadline = *self.deadline.get_or_init(|| Deadline::after(self.span));
+        self.latest.map_or(deadline, |latest| latest.min(deadline))
     }
 }
 
@@ -295,7 +317,7 @@ fn encryption(tls: &Records) -> Encryption {
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
 fn in_handshake(error: io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
-        "the handshake took too long (handshake-timeout)".to_owned()
+        "the handshake took too long (handshake-timeout, login-timeout)".to_owned()
     } else {
         bounded(&error.to_string())
     }
@@ -308,7 +330,7 @@ fn bounded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -331,7 +353,33 @@ mod tests {
         assert_eq!(received(Deadline::after(Duration::from_secs(60))), Ok(4));
         let passed = Deadline::after(Duration::ZERO);
         assert_eq!(received(passed), Err(Ending::TimedOut));
+        let later = Deadline::after(Duration::from_secs(60));
+        stream.wait_until(Some(passed));
+        let received = stream.receive(&mut [0; 4], monitor.as_fd(), later);
+        assert_eq!(received, Err(Ending::TimedOut));
         let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLOUT)];
         assert_eq!(passed.wait_for(&mut ready).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn client_that_takes_nothing_is_not_waited_for_beyond_the_latest_time() {
+        let (_client, server) = UnixStream::pair().unwrap();
+        let year = Duration::from_secs(365 * 86_400);
+        let mut stream = Stream::new(server.into(), year);
+        stream.wait_until(Some(Deadline::after(Duration::from_millis(1))));
+        let error = stream.send_all(&vec![0; 16 * 1024 * 1024]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(stream.is_late());
+    }
+
+    #[test]
+    fn what_fits_is_sent_even_when_it_is_late() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let mut stream = Stream::new(server.into(), Duration::from_secs(60));
+        stream.wait_until(Some(Deadline::after(Duration::ZERO)));
+        stream.send_all(b"-ERR late").unwrap();
+        let mut received = [0; 9];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"-ERR late");
     }
 }
