@@ -4,26 +4,27 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setpgid};
 
 use super::changes::Changes;
-use super::handover::{self, Handover};
+use super::handover::{Handover, Origin};
+use super::now;
 use super::refusals::Refusals;
+use super::service::{self, Status};
 use super::slots::{Admission, Full, Limits, Slot, Slots};
 use super::sockets::Listening;
-use super::{now, service};
-use crate::channel::{News, ToSession, Verdict, pair};
+use crate::channel::{News, ToListener, ToSession, Verdict, pair};
 use crate::event::{Event, Session as Log};
 use crate::ffi::process::{close_all_except_numbers, fork};
 use crate::monitor::{self, Connection, Prepared};
-use crate::settings::{Place, Settings};
+use crate::settings::Settings;
 use crate::source::Source;
 
 /// So many connections of one socket are taken before signals and sessions get their turn.
@@ -31,9 +32,6 @@ const AT_ONCE: usize = 32;
 
 /// When descriptors or processes run out, the next look comes after so long.
 const RECOVERY: Duration = Duration::from_millis(100);
-
-/// The status is shown once in so long, when it has changed.
-const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// What it listens to besides connections.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
@@ -46,7 +44,8 @@ const FIRST_SESSION: u64 = 1 << 32;
 
 /// The listener at work.
 pub(super) struct Listener {
-    pub(super) settings: Settings,
+    pub(super) origin: Origin,
+    settings: Settings,
     pub(super) sockets: Vec<Listening>,
     pub(super) slots: Slots,
     pub(super) channels: HashMap<Pid, ToSession>,
@@ -69,16 +68,9 @@ pub(super) struct Listener {
     watchdog: Option<(Duration, Duration)>,
 }
 
-/// What is shown, and when.
-#[derive(Default)]
-struct Status {
-    shown: String,
-    at: Duration,
-    is_old: bool,
-}
-
 impl Listener {
     pub(super) fn new(
+        origin: Origin,
         settings: Settings,
         sockets: Vec<Listening>,
         handover: Handover,
@@ -92,6 +84,7 @@ impl Listener {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let slots = Slots::new(Limits::from(&settings));
         let mut listener = Self {
+            origin,
             settings,
             sockets,
             slots,
@@ -114,7 +107,10 @@ impl Listener {
         listener.served = handover.served;
         for (pid, slot, channel) in handover.sessions {
             listener.slots.insert(pid, slot);
-            listener.channels.insert(pid, channel);
+            listener.channels.extend(channel.map(|channel| (pid, channel)));
+        }
+        for (until, source) in handover.ended {
+            listener.slots.insert_ended(until, source);
         }
         listener.watch(&listener.signals, SIGNAL)?;
         if let Some(changes) = &listener.pam_changes {
@@ -132,7 +128,7 @@ impl Listener {
     /// # Errors
     ///
     /// epoll(7)'s, which it cannot work without.
-    pub(super) fn serve(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
+    pub(super) fn serve(&mut self) -> io::Result<()> {
         for socket in &self.sockets {
             Log::default().log(&Event::Listening(&socket.to_string()));
         }
@@ -155,7 +151,7 @@ impl Listener {
                 self.prepare_anew();
             }
             if ready.contains(&SIGNAL) {
-                self.heed_signals(place, program)?;
+                self.heed_signals()?;
             }
             for number in
                 ready.iter().filter(|number| (FIRST_SOCKET..FIRST_SESSION).contains(number))
@@ -215,13 +211,15 @@ impl Listener {
         source: Option<Source>,
         now: Duration,
     ) -> io::Result<()> {
-        let (ours, theirs) = pair()?;
+        let (ours, theirs): (ToSession, ToListener) = pair()?;
+        // Whatever a session does, nobody waits for it.
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut kept = vec![0, 1, 2, theirs.as_fd().as_raw_fd()];
         kept.extend(connection.as_ref().map(|connection| connection.as_fd().as_raw_fd()));
         kept.extend(self.journal);
         let (settings, prepared) = (&self.settings, &mut self.prepared);
         let pid = fork(|| {
-            if close_all_except_numbers(kept).is_err() || let_signals_through().is_err() {
+            if close_all_except_numbers(kept).is_err() || stand_apart().is_err() {
                 return 1;
             }
             let accepted = connection.take();
@@ -249,6 +247,7 @@ impl Listener {
                     self.note_refusal(full, Some(address), now());
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // It is over; its process is seen to end on its own.
             Ok((News::LoggedIn | News::Client(_), Some(_))) | Err(_) => {
                 self.channels.remove(&pid);
@@ -264,11 +263,11 @@ impl Listener {
         }
     }
 
-    fn heed_signals(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
+    fn heed_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.read_signal()? {
             match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
                 Ok(Ok(Signal::SIGCHLD)) => self.reap(),
-                Ok(Ok(Signal::SIGHUP)) if !self.is_stopping => self.reload(place, program),
+                Ok(Ok(Signal::SIGHUP)) if !self.is_stopping => self.reload(),
                 Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) if !self.is_stopping => self.stop(),
                 Ok(_) | Err(_) => {}
             }
@@ -289,7 +288,7 @@ impl Listener {
                 self.status.is_old = true;
             }
             if let WaitStatus::Signaled(_, signal, _) = status {
-                // A session that was ended before it had begun to wait for the signal.
+                // A session that was ended while PAM was at work, which cannot be interrupted otherwise.
                 if signal != Signal::SIGTERM {
                     let text = format!("session process {pid}: killed by {signal}");
                     Log::default().log(&Event::ServerFailure(&text));
@@ -301,25 +300,14 @@ impl Listener {
     /// Accepts nothing any more and has all sessions end: those in UPDATE when they are done.
     fn stop(&mut self) {
         self.is_stopping = true;
-        self.sockets.clear();
+        // The service manager has them open, too: closing alone would leave them in epoll's list.
+        for socket in self.sockets.drain(..) {
+            let _ = self.epoll.delete(socket);
+        }
         for (pid, _) in self.slots.processes() {
             let _ = kill(pid, Signal::SIGTERM);
         }
         service::stopping(&self.counts());
-    }
-
-    /// Lets the program, as it is on disk now, take over with the settings as they are now. When it
-    /// cannot, all stays as it is.
-    fn reload(&mut self, place: &Place, program: &io::Result<PathBuf>) {
-        service::reloading();
-        match Settings::load(place) {
-            Ok(_) => {
-                let error = handover::hand_over(self, program);
-                Log::default().log(&Event::ServerFailure(&format!("reload: {error}")));
-            }
-            Err(error) => Log::default().log(&Event::SettingsRefused(&error)),
-        }
-        service::ready(&self.counts());
     }
 
     fn note_refusal(&mut self, full: Full, client: Option<IpAddr>, now: Duration) {
@@ -353,13 +341,9 @@ impl Listener {
         if let Some(unlogged) = self.refusals.overdue(now) {
             Log::default().log(&Event::RefusalsNotLogged(unlogged));
         }
-        if self.status.is_old && self.status.at + STATUS_PAUSE <= now {
-            self.status.is_old = false;
+        if self.status.due().is_some_and(|due| due <= now) {
             let text = self.counts();
-            if text != self.status.shown && !self.is_stopping {
-                service::status(&text);
-                (self.status.shown, self.status.at) = (text, now);
-            }
+            self.status.show(text, now);
         }
         if let Some((every, last)) = &mut self.watchdog {
             if *last + *every <= now {
@@ -375,8 +359,8 @@ impl Listener {
         let now = now();
         let due = [
             self.paused_until,
-            self.refusals.is_waiting().then(|| now + STATUS_PAUSE),
-            self.status.is_old.then(|| self.status.at + STATUS_PAUSE),
+            self.refusals.due(),
+            self.status.due(),
             self.watchdog.map(|(every, last)| last + every),
         ];
         match due.into_iter().flatten().min() {
@@ -400,7 +384,7 @@ impl Listener {
         Ok(())
     }
 
-    fn counts(&self) -> String {
+    pub(super) fn counts(&self) -> String {
         let now = self.slots.count();
         format!(
             "{now} sessions now, {} of them not logged in; {} in all, {} refused",
@@ -419,9 +403,12 @@ fn session_process(number: u64) -> Pid {
     Pid::from_raw(i32::try_from(number - FIRST_SESSION).unwrap_or_default())
 }
 
-/// A session waits for signals as one that was started alone.
-fn let_signals_through() -> nix::Result<()> {
+/// What a session does not share with the listener. SIGTERM and the like go on waiting, until the session
+/// begins to look for them.
+fn stand_apart() -> nix::Result<()> {
+    // What is meant for the listener's terminal or group is none of its business, and the other way round.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     let mut mask = SigSet::empty();
-    SIGNALS.iter().for_each(|signal| mask.add(*signal));
+    mask.add(Signal::SIGCHLD);
     mask.thread_unblock()
 }

@@ -137,6 +137,11 @@ impl Slots {
         self.live.iter().map(|(pid, slot)| (*pid, slot))
     }
 
+    /// What still counts of sessions that have ended: until when, and for whom.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (Duration, Source)> {
+        self.ended.iter().map(|Reverse(ended)| *ended)
+    }
+
     /// Whether a client from `source` may have one more session.
     pub(super) fn admit(&mut self, source: Option<Source>, now: Duration) -> Admission {
         self.forget_ended(now);
@@ -162,6 +167,12 @@ impl Slots {
         }
         self.unauthenticated += usize::from(!slot.authenticated);
         self.live.insert(pid, slot);
+    }
+
+    /// Notes a session that has ended, and counts for its source until then.
+    pub(super) fn insert_ended(&mut self, until: Duration, source: Source) {
+        self.ended.push(Reverse((until, source)));
+        *self.ended_per_source.entry(source).or_default() += 1;
     }
 
     /// Notes that a session has learned where its client is; whether that source may have it.
@@ -202,8 +213,7 @@ impl Slots {
             decrease(&mut self.per_source, source);
             let counts_until = slot.since + self.limits.slot;
             if counts_until > now {
-                self.ended.push(Reverse((counts_until, source)));
-                *self.ended_per_source.entry(source).or_default() += 1;
+                self.insert_ended(counts_until, source);
             }
         }
         true

@@ -151,7 +151,7 @@ impl Session<'_> {
     fn serve(&mut self) -> Result<End, Broken> {
         let mut phase = self.first_phase();
         loop {
-            if self.stopped()? {
+            if self.stopped(phase)? {
                 self.log.log(&Event::SessionStopped);
                 return Ok(End::BySignal);
             }
@@ -226,13 +226,16 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for the worker's next request; true when a signal came first.
-    fn stopped(&mut self) -> Result<bool, Broken> {
-        if self.was_stopped {
+    /// Waits for the worker's next request; true when a signal came first. The client has said QUIT when
+    /// UPDATE is under way: that is not interrupted.
+    fn stopped(&mut self, phase: Phase) -> Result<bool, Broken> {
+        let ends = phase != Phase::Updating;
+        if self.was_stopped && ends {
             return Ok(true);
         }
         let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
-        wanted.extend(self.stop.as_ref().map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
+        let stop = self.stop.as_ref().filter(|_| ends);
+        wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
             let limit = match (&self.status, &self.helper) {
                 (Some(_), _) => SETTLED.into(),
