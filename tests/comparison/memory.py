@@ -24,17 +24,22 @@ def memory(bench):
 
 def idle(bench):
     """Many sessions that are logged in and do nothing."""
-    for name in bench.turns((OURS, ORACLE, DOVECOT), rounds=1):
+    return idle_sessions(bench, "idle", (OURS, ORACLE, DOVECOT), Goal(ORACLE, at_most=1.3))
+
+
+def idle_sessions(bench, measure, names, goal, **options):
+    """What sessions need of the memory that are logged in and do nothing; OPTIONS are the load generator's."""
+    for name in bench.turns(names, rounds=1):
         server = bench.servers[name]
         before = _pss(server)
-        with bench.load.held(server, users=bench.sizes.idle):
+        with bench.load.held(server, users=bench.sizes.idle, **options):
             time.sleep(2)  # what a login leaves behind for a moment is no part of an idle session
             after = _pss(server)
             count = len(server.processes())
-        bench.note("idle", name, {"pss": after - before, "processes": count})
-    return [Row(f"{bench.sizes.idle} idle sessions, PSS MiB", bench.medians("idle", lambda r: r["pss"] / 1024),
-                (Goal(ORACLE, at_most=1.3),)),
-            Row("  processes", bench.medians("idle", lambda r: r["processes"]))]
+        bench.note(measure, server.name, {"pss": after - before, "server": before, "processes": count})
+    return [Row(f"{bench.sizes.idle} {measure} sessions, PSS MiB", bench.medians(measure, lambda r: r["pss"] / 1024),
+                (goal,)),
+            Row("  processes", bench.medians(measure, lambda r: r["processes"]))]
 
 
 def _status(process):

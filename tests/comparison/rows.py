@@ -3,7 +3,7 @@
 import dataclasses
 
 OURS, ORACLE, NODELAY, GREET = "popa3d", "1.0.3", "1.0.3 NoDelay", "greet"
-DOVECOT, FAST = "Dovecot", "Dovecot fast"
+DOVECOT, FAST, COURIER = "Dovecot", "Dovecot fast", "Courier"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,25 @@ class Goal:
     def __str__(self):
         bound = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
         return f"{bound} x {self.other}"
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOf:
+    """The ratio of our figure to the largest of all OTHERS, and what it must be."""
+
+    others: tuple
+    at_least: float
+
+    def ratio(self, values):
+        """Ours by the best one's."""
+        return values[OURS] / max(values[other] for other in self.others)
+
+    def is_reached(self, values):
+        """Whether the figure is good enough."""
+        return self.ratio(values) >= self.at_least
+
+    def __str__(self):
+        return f">= {self.at_least:g} x the best of {', '.join(self.others)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,14 @@
-"""The servers, each set up on the host on a port of its own, and what their processes use."""
+"""The servers, each set up on the host on a port of its own."""
 
-import contextlib
-import dataclasses
 import pathlib
 import re
 import shutil
-import ssl
 import subprocess
-import time
 
 from host import cached_root, machine
+
+from . import daemons
+from .server import Server
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -77,39 +76,6 @@ DOVECOT_2_4_FAST = "  restart_request_count = unlimited\n  process_min_avail = 2
 
 TLS_DOVECOTS = ("dovecot_tls.service", "dovecot_fast_tls.service")
 
-ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-ANY_CERTIFICATE.check_hostname = False
-ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """One server on the host: where it listens, and the control group of its processes."""
-
-    name: str
-    port: int
-    group: pathlib.Path
-    tls: bool = False
-
-    def processes(self):
-        """The ids of its processes, as this machine counts them."""
-        found = set()
-        with contextlib.suppress(OSError):
-            for file in self.group.rglob("cgroup.procs"):
-                with contextlib.suppress(OSError):
-                    found.update(map(int, file.read_text(encoding="ascii").split()))
-        return found
-
-    def wait_until_idle(self):
-        """Waits until the processes of ended sessions are gone; those of Dovecot stay in part."""
-        before = None
-        for _ in range(40):
-            now = self.processes()
-            if now in (before, set()):
-                return
-            before = now
-            time.sleep(0.5)
-
 
 def set_up(host, deb):
     """Installs and starts all of them; returns the servers by name."""
@@ -122,6 +88,7 @@ def set_up(host, deb):
     for socket in ("popa3d", "popa3ds"):
         host.shell(f"mkdir -p /etc/systemd/system/{socket}.socket.d")
         host.write(f"/etc/systemd/system/{socket}.socket.d/limits.conf", LIMITS)
+    host.write("/etc/systemd/system/popa3d.socket.d/port.conf", "[Socket]\nListenStream=\nListenStream=1100\n")
     host.write("/etc/popa3d.toml", SETTINGS)
     _certificate(host, "ECDSA P-256")
 
@@ -148,7 +115,7 @@ def set_up(host, deb):
 
     groups = host.path("/sys/fs/cgroup/system.slice")
     servers = {name: Server(name, port, groups / group) for name, port, group in (
-        ("popa3d", 110, "system-popa3d.slice"),
+        ("popa3d", 1100, "system-popa3d.slice"),
         ("1.0.3", 1101, "system-oracle.slice"),
         ("1.0.3 NoDelay", 1102, "system-oracle_nodelay.slice"),
         ("greet", 1103, "system-greet.slice"),
@@ -160,8 +127,9 @@ def set_up(host, deb):
         ("Dovecot", 2106, "dovecot_tls.service"),
         ("Dovecot fast", 2107, "dovecot_fast_tls.service"),
     )}
+    servers |= daemons.set_up(host)
     for server in servers.values():
-        _await_greeting(host, server)
+        server.await_greeting(host)
     return servers
 
 
@@ -171,24 +139,12 @@ def use_certificate(host, servers, kind):
     host.run("systemctl", "restart", *TLS_DOVECOTS)
     for server in servers.values():
         if server.tls:
-            _await_greeting(host, server)
+            server.await_greeting(host)
 
 
 def _certificate(host, kind):
     host.run("openssl", "req", "-x509", "-nodes", "-newkey", *KINDS[kind], "-subj", "/CN=mail.example.org",
              "-addext", "subjectAltName=DNS:mail.example.org", "-days", "30", "-out", CHAIN, "-keyout", KEY)
-
-
-def _await_greeting(host, server):
-    """A server that does not answer is a mistake of ours, and no server that fails every session."""
-    for _ in range(50):
-        with contextlib.suppress(OSError), host.connect(server.port) as connection:
-            if server.tls:
-                connection = ANY_CERTIFICATE.wrap_socket(connection)
-            if connection.recv(3) == b"+OK":
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"{server.name} does not greet on port {server.port}")
 
 
 def _unit(host, name, port, program, additional=""):
@@ -219,4 +175,4 @@ def _dovecot(host, name, port, config, *, login="", tls=None):
     host.write(f"/etc/dovecot/{name}.conf", config + common)
     host.shell(f"mkdir -p /var/lib/{name}")
     host.write(f"/etc/systemd/system/{name}.service",
-               f"[Service]\nExecStart=/usr/sbin/dovecot -F -c /etc/dovecot/{name}.conf\n")
+               f"[Service]\nExecStart=/usr/sbin/dovecot -F -c /etc/dovecot/{name}.conf\n{daemons.EVERY_LINE}")

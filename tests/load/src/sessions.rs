@@ -21,6 +21,8 @@ struct Outcome {
     /// When each session was over.
     ends: Vec<Instant>,
     stages: [Times; STAGES.len()],
+    /// Those that failed included: a client may have waited in vain.
+    longest: Duration,
     failures: u32,
     first_failure: Option<String>,
     /// Sessions that a ticket began.
@@ -78,10 +80,13 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
                         let user = format!("user{:03}", mine.next().unwrap_or(worker));
                         let begun = Instant::now();
                         let stages = &mut outcome.stages;
-                        match session(server, dialogue, &user, password, stages) {
+                        let result = session(server, dialogue, &user, password, stages);
+                        let took = begun.elapsed();
+                        outcome.longest = outcome.longest.max(took);
+                        match result {
                             Ok(client) => {
-                                outcome.whole.add(begun.elapsed());
-                                outcome.ends.push(Instant::now());
+                                outcome.whole.add(took);
+                                outcome.ends.push(begun + took);
                                 outcome.resumed += u32::from(client.is_resumed());
                                 if outcome.tls.is_empty() {
                                     outcome.tls = client.agreed();
@@ -109,6 +114,7 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
         for (sum, stage) in total.stages.iter_mut().zip(outcome.stages) {
             sum.append(stage);
         }
+        total.longest = total.longest.max(outcome.longest);
         total.failures += outcome.failures;
         total.resumed += outcome.resumed;
         total.tls = outcome.tls;
@@ -120,9 +126,10 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
         .map(|(name, times)| format!(r#""{name}":{times}"#))
         .collect();
     Ok(format!(
-        r#"{{"seconds":{seconds:.3},"rate":{:.3},"client":{:.6},"failures":{},"first_failure":{:?},"resumed":{},"tls":{:?},"session":{},{}}}"#,
+        r#"{{"seconds":{seconds:.3},"rate":{:.3},"client":{:.6},"longest":{:.3},"failures":{},"first_failure":{:?},"resumed":{},"tls":{:?},"session":{},{}}}"#,
         bell.rate(&total.ends),
         processor_time()?.as_secs_f64(),
+        total.longest.as_secs_f64() * 1e3,
         total.failures,
         total.first_failure.unwrap_or_default(),
         total.resumed,
