@@ -4,23 +4,28 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::listener::Ground;
 use crate::settings::{Place, Settings};
-use crate::{journal, monitor};
+use crate::{journal, listener, monitor};
 
 const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
 
 const USAGE: &str = "\
 Usage: popa3d [--config FILE]
+       popa3d -D [-F] [--config FILE]
        popa3d --check-config [--config FILE]
        popa3d --recover [--config FILE]
        popa3d -V | -h
 
 Serves POP3 to the client whose connection is passed by systemd
 (systemctl enable --now popa3d.socket popa3ds.socket) or, as standard input,
-by inetd. On port 995, which is popa3ds.socket's, TLS begins at once.
+by inetd. On port 995, which is popa3ds.socket's, TLS begins at once. With -D it
+accepts connections on its own (systemctl enable --now popa3d.service).
 
   --check-config   look at settings and certificates, report mistakes, and exit
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
+  -D, --daemon     listen, and start a session for each connection
+  -F, --foreground with -D: do not go to the background
   -h, --help       print this and exit
   --recover        finish updates of mailboxes that a crash interrupted
   -V, --version    print the version and exit
@@ -33,6 +38,7 @@ const MISTAKE: u8 = 2;
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
     Serve(Place),
+    Listen(Place, Ground),
     CheckConfig(Place),
     Recover(Place),
     Print(&'static str),
@@ -43,6 +49,10 @@ enum Action {
 pub fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
         Ok(Action::Serve(config)) => serve(&config),
+        Ok(Action::Listen(config, ground)) => {
+            let journal = journal::start();
+            listener::run(&config, ground, journal).unwrap_or_else(|error| complain(&error))
+        }
         Ok(Action::CheckConfig(config)) => check_config(&config),
         Ok(Action::Recover(config)) => {
             journal::start();
@@ -57,10 +67,13 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
     use lexopt::prelude::{Long, Short};
     let mut config = Place::Usual;
     let mut action: fn(Place) -> Action = Action::Serve;
+    let mut ground = Ground::Back;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('V') | Long("version") => return Ok(Action::Print(VERSION)),
+            Short('D') | Long("daemon") => action = |config| Action::Listen(config, Ground::Back),
+            Short('F') | Long("foreground") => ground = Ground::Front,
             Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
             Long("config") => config = Place::File(parser.value()?.into()),
             Long("check-config") => action = Action::CheckConfig,
@@ -68,7 +81,11 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
         }
     }
-    Ok(action(config))
+    match (action(config), ground) {
+        (Action::Listen(config, _), ground) => Ok(Action::Listen(config, ground)),
+        (action, Ground::Back) => Ok(action),
+        (_, Ground::Front) => Err("-F is for -D only".into()),
+    }
 }
 
 fn serve(config: &Place) -> ExitCode {

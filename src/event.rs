@@ -79,6 +79,14 @@ pub enum Event<'a> {
     SettingsRefused(&'a settings::Error),
     /// Something that a session needs is missing on this host.
     ServerFailure(&'a str),
+    /// The listener accepts connections there.
+    Listening(&'a str),
+    /// It has come to its end, and all sessions with it.
+    ListenerStopped,
+    /// A connection was refused; why, and how many others before it that nothing was said of.
+    ConnectionRefused(&'a str, u64),
+    /// So many were refused that nothing was said of, and no other one since.
+    RefusalsNotLogged(u64),
 }
 
 /// Severities, by tracing's levels.
@@ -142,6 +150,11 @@ impl Event<'_> {
                 (ERROR, "settings-refused", "0e1c128ac412496f9583ee0a7de32ee6")
             }
             Self::ServerFailure(_) => (ERROR, "server-failure", "d7ddaeab335547c193144a75011c4153"),
+            Self::Listening(_) => (INFO, "listening", "5d3a7d5dc7564734ad73e783a2310526"),
+            Self::ListenerStopped => (INFO, "listener-stopped", "4d379dec2a2446588260152cb85a1525"),
+            Self::ConnectionRefused(..) | Self::RefusalsNotLogged(_) => {
+                (NOTICE, "connection-refused", "5d6a61d4012641c38acd4dff590e4a2b")
+            }
         }
     }
 
@@ -173,7 +186,11 @@ impl Event<'_> {
             | Self::WorkerFailed(_)
             | Self::SandboxReduced(_)
             | Self::SettingsRefused(_)
-            | Self::ServerFailure(_) => None,
+            | Self::ServerFailure(_)
+            | Self::Listening(_)
+            | Self::ListenerStopped
+            | Self::ConnectionRefused(..)
+            | Self::RefusalsNotLogged(_) => None,
         }
     }
 
@@ -359,6 +376,15 @@ impl fmt::Display for Text<'_> {
             Event::SandboxReduced(why) => write!(f, "Worker sandbox: {why}"),
             Event::SettingsRefused(error) => write!(f, "Settings refused: {error}"),
             Event::ServerFailure(why) => write!(f, "Server failure: {why}"),
+            Event::Listening(address) => write!(f, "Listening on {address}"),
+            Event::ListenerStopped => f.write_str("Stopped listening"),
+            Event::ConnectionRefused(why, 0) => write!(f, "{client}: {why}"),
+            Event::ConnectionRefused(why, unlogged) => {
+                write!(f, "{client}: {why} ({unlogged} refusals before this one were not logged)")
+            }
+            Event::RefusalsNotLogged(unlogged) => {
+                write!(f, "{unlogged} more refusals were not logged")
+            }
         }
     }
 }

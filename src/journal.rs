@@ -1,16 +1,24 @@
-//! The way of events to the journal, and to standard error where there is none.
+//! The way of events to the journal, or to what there is in its place.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::set_global_default;
 use tracing::{Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{Extensions, ExtensionsMut, LookupSpan, SpanData};
 
-/// Sends events to the journal, or to standard error where there is none.
-pub fn start() {
+/// Sends events to the journal; to syslog where there is no journal; to standard error where there is
+/// neither.
+///
+/// Returns the number of the descriptor that they go through, for those who close what is not needed.
+pub fn start() -> Option<RawFd> {
     let priorities = PriorityMappings {
         error: Priority::Error,
         warn: Priority::Warning,
@@ -18,7 +26,9 @@ pub fn start() {
         debug: Priority::Informational,
         trace: Priority::Debug,
     };
-    let set = match tracing_journald::layer() {
+    // The layer keeps its socket to itself; it is the lowest number that is free.
+    let next = File::open("/dev/null").map(|file| file.as_raw_fd()).ok();
+    let (set, descriptor) = match tracing_journald::layer() {
         Ok(journal) => {
             let journal = journal
                 .with_field_prefix(None)
@@ -26,12 +36,19 @@ pub fn start() {
                 .with_syslog_identifier("popa3d".to_owned())
                 // For those who let journald pass it on to syslog: facility mail.
                 .with_custom_fields([("SYSLOG_FACILITY", "2")]);
-            tracing::subscriber::set_global_default(NoSpans.with(journal))
+            (set_global_default(NoSpans.with(journal)), next)
         }
-        Err(_) => tracing::subscriber::set_global_default(NoSpans.with(Stderr)),
+        Err(_) => match Syslog::connect() {
+            Ok(syslog) => {
+                let descriptor = syslog.0.as_raw_fd();
+                (set_global_default(NoSpans.with(syslog)), Some(descriptor))
+            }
+            Err(_) => (set_global_default(NoSpans.with(Stderr)), None),
+        },
     };
     // Only a second call can fail, and the first subscriber serves as well.
     drop(set);
+    descriptor
 }
 
 /// A subscriber that knows no spans, since nothing here opens one.
@@ -92,22 +109,54 @@ impl<'a> SpanData<'a> for Never {
     }
 }
 
-/// Events as plain lines, for hosts without a journal.
+/// The text of an event, for those who keep no fields.
+fn text(event: &tracing::Event<'_>) -> String {
+    struct Message(String);
+    impl Visit for Message {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            if field.name() == "message" {
+                self.0 = format!("popa3d[{}]: {value:?}", std::process::id());
+            }
+        }
+    }
+    let mut message = Message(String::new());
+    event.record(&mut message);
+    message.0
+}
+
+/// Events as lines of syslog(3), for hosts that have that and no journal.
+struct Syslog(UnixDatagram);
+
+impl Syslog {
+    /// LOG_MAIL, times 8 (RFC 3164 section 4.1.1).
+    const FACILITY: u8 = 2 << 3;
+
+    fn connect() -> std::io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect("/dev/log")?;
+        Ok(Self(socket))
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Syslog {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let severity = match *event.metadata().level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 5,
+            _ => 6,
+        };
+        // A log that is gone cannot be told so.
+        let _ = self.0.send(format!("<{}>{}", Self::FACILITY | severity, text(event)).as_bytes());
+    }
+}
+
+/// Events as plain lines, for hosts without any log.
 struct Stderr;
 
 impl<S: Subscriber> Layer<S> for Stderr {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Message(String);
-        impl Visit for Message {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("popa3d[{}]: {value:?}\n", std::process::id());
-                }
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
         // Where not even standard error works there is nobody to tell.
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), message.0.as_bytes());
+        let _ = std::io::stderr().write_all(format!("{}\n", text(event)).as_bytes());
     }
 }

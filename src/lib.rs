@@ -4,7 +4,8 @@
 //!
 //! | folder | process | trust |
 //! |---|---|---|
-//! | [`monitor`] | the first one, uid 0 | decides; never parses what a client or a message wrote |
+//! | [`listener`] | with `-D`: the one that accepts connections and starts sessions, uid 0 | counts; reads nothing of what clients send |
+//! | [`monitor`] | the first one of a session, uid 0 | decides; never parses what a client or a message wrote |
 //! | [`worker`] | uid popa3d, sandboxed | touches every octet from the network and from mail |
 //! | [`as_user`] | uid of the mail user, for one operation | opens, locks and changes the mailbox |
 //!
@@ -14,7 +15,8 @@
 //! unsafe. Who may use whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
-//! cli      -> journal monitor settings
+//! cli      -> journal listener monitor settings
+//! listener -> channel event ffi monitor settings source
 //! monitor  -> as_user channel event ffi mbox settings worker
 //! worker   -> channel ffi mbox pop3
 //! as_user  -> channel ffi
@@ -29,10 +31,12 @@ pub mod cli;
 pub mod event;
 pub mod ffi;
 pub mod journal;
+pub mod listener;
 pub mod mbox;
 pub mod monitor;
 pub mod pop3;
 pub mod settings;
+pub mod source;
 pub mod worker;
 
 #[global_allocator]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +65,18 @@ pub struct Settings {
     pub lock_timeout: Span<0>,
     /// How long a login waits for another session of the same user.
     pub session_wait: Span<0>,
+    /// Where the listener (`-D`) accepts connections; those to which TLS may come later …
+    pub listen: Vec<SocketAddr>,
+    /// … and those that begin with TLS, as long as there is a certificate.
+    pub listen_tls: Vec<SocketAddr>,
+    /// The listener serves no more clients at once.
+    pub max_sessions: Count<100_000>,
+    /// Nor more of one source.
+    pub max_sessions_per_source: Count<100_000>,
+    /// Nor more that have not logged in.
+    pub max_unauthenticated: Count<100_000>,
+    /// A session counts for its source at least so long.
+    pub session_slot: Span<0>,
     /// Whether to make `MAILBOX.lock` besides the fcntl lock.
     pub dotlock: bool,
     /// Age from which a dotlock that names no process counts as left behind.
@@ -87,6 +99,12 @@ impl Default for Settings {
             pam_timeout: Span(Duration::from_secs(60)),
             lock_timeout: Span(Duration::from_secs(10)),
             session_wait: Span(Duration::from_secs(10)),
+            listen: vec![(Ipv6Addr::UNSPECIFIED, 110).into()],
+            listen_tls: vec![(Ipv6Addr::UNSPECIFIED, 995).into()],
+            max_sessions: Count(500),
+            max_sessions_per_source: Count(50),
+            max_unauthenticated: Count(250),
+            session_slot: Span(Duration::from_secs(10)),
             dotlock: true,
             dotlock_stale_after: Span(Duration::from_secs(600)),
         }

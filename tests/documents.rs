@@ -129,9 +129,11 @@ fn manual_page_of_the_settings_names_every_key_with_its_default() {
     let mut documented: BTreeMap<String, String> = page
         .lines()
         .filter_map(|line| setting(line.strip_prefix(".It Cm ")?))
-        .map(|(key, value)| match value.strip_prefix("Qq ") {
-            Some(text) => (key, format!("\"{text}\"")),
-            None => (key, value),
+        .map(|(key, value)| {
+            let text = value.strip_prefix("Qq ").map(|text| format!("\"{text}\""));
+            let list = value.strip_prefix("Bo Qo ").and_then(|list| list.strip_suffix(" Qc Bc"));
+            let list = list.map(|text| format!("[\"{text}\"]"));
+            (key, text.or(list).unwrap_or(value))
         })
         .collect();
     let mut shipped = shipped();

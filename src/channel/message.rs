@@ -1,5 +1,7 @@
 //! What the processes of a session say to each other.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
@@ -211,6 +213,24 @@ pub struct Range {
     pub start: u64,
     /// Offset behind the last one.
     pub end: u64,
+}
+
+/// From the monitor of a session to the listener that started it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// Somebody has logged in.
+    LoggedIn,
+    /// The client behind a proxy is there; may it have a session?
+    Client(IpAddr),
+}
+
+/// From the listener to the monitor of a session.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It may.
+    Welcome,
+    /// It may not: its source has all that it may have.
+    TooMany,
 }
 
 /// From the monitor to an as-user helper.

@@ -22,8 +22,8 @@ use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use message::{
-    Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, Order,
-    Outcome, Range, Recovery, Refusal, Report, Request, Totals, Trouble,
+    Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order,
+    Outcome, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 
@@ -49,6 +49,10 @@ pub type ToMonitor = Channel<Request, Answer>;
 pub type ToHelper = Channel<Order, Report>;
 /// The helper's end.
 pub type FromHelper = Channel<Report, Order>;
+/// The listener's end towards a session.
+pub type ToSession = Channel<Verdict, News>;
+/// The session's end, which its monitor has.
+pub type ToListener = Channel<News, Verdict>;
 
 /// Makes both ends of a channel.
 ///
@@ -66,6 +70,12 @@ where
 }
 
 impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
+    /// The end of a channel whose other end another program made.
+    #[must_use]
+    pub fn of(socket: OwnedFd) -> Self {
+        Self::new(socket)
+    }
+
     fn new(socket: OwnedFd) -> Self {
         let buffer = Mutex::new(vec![0; MAX_PACKET].into_boxed_slice());
         Self { socket, buffer, types: PhantomData }

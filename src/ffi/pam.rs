@@ -48,6 +48,16 @@ pub struct Failure {
     pub text: String,
 }
 
+/// Has libpam read the stack of `service` and load its modules, for transactions of processes that are
+/// forked from this one. They stay: the transaction is never ended, and never used.
+pub fn preload(service: &CStr) {
+    let callbacks = ffi::pam_conv { conv: None, appdata_ptr: ptr::null_mut() };
+    let mut handle = ptr::null_mut();
+    // SAFETY: the service ends with NUL and is copied by libpam, as is `callbacks`; there is no user
+    // yet, which pam_start(3) allows. Should it fail, the first login will tell.
+    unsafe { ffi::pam_start(service.as_ptr(), ptr::null(), &raw const callbacks, &raw mut handle) };
+}
+
 impl Failure {
     /// Whether the stack judged the user or the password (as opposed to being out of order itself).
     #[must_use]

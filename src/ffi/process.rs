@@ -1,7 +1,7 @@
 //! Forking, and closing what a child shall not have.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::{ForkResult, Pid};
 
@@ -37,9 +37,18 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 ///
 /// close_range(2)'s.
 pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut numbers: Vec<u32> =
-        kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    close_all_except_numbers(kept.iter().map(AsRawFd::as_raw_fd).collect())
+}
+
+/// The same, with descriptors by their numbers.
+///
+/// # Errors
+///
+/// close_range(2)'s.
+pub fn close_all_except_numbers(kept: Vec<RawFd>) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.into_iter().filter_map(|fd| fd.try_into().ok()).collect();
     numbers.sort_unstable();
+    numbers.dedup();
     let mut first = 0;
     for number in numbers {
         if number > first {
@@ -48,6 +57,25 @@ pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
         first = number + 1;
     }
     close_range(first, u32::MAX)
+}
+
+/// Owns a descriptor that the program before this one in this process left open for it.
+///
+/// # Errors
+///
+/// There is no such descriptor, or it is a standard stream.
+pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= nix::libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: F_SETFD touches no memory; it fails for a number that is not open.
+    let result = unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and this program, which did not open it, knows its number from the one
+    // that left it alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Taking the client's connection from whoever accepted it.
 
 use std::fmt;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libsystemd::activation::receive_descriptors_with_names;
@@ -28,7 +28,7 @@ pub struct Connection {
 
 /// Which of its two ports a connection came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Port {
+pub enum Port {
     /// 110: TLS may begin later (STLS).
     Pop3,
     /// 995: TLS begins at once (RFC 8314 section 3.3).
@@ -39,9 +39,10 @@ enum Port {
 const POP3S: u16 = 995;
 
 impl Port {
-    /// What the number of the port says.
-    fn of(stream: &TcpStream) -> Self {
-        let is_pop3s = stream.local_addr().is_ok_and(|local| local.port() == POP3S);
+    /// What the number in the server's own address says.
+    #[must_use]
+    pub fn of(local: Option<SocketAddr>) -> Self {
+        let is_pop3s = local.is_some_and(|local| local.port() == POP3S);
         if is_pop3s { Self::Pop3s } else { Self::Pop3 }
     }
 }
@@ -72,12 +73,19 @@ pub fn take() -> Result<Connection, NotPassed> {
     }
     detach_standard_streams(&stream);
     let client = stream.peer_addr().ok().map(|peer| (peer.ip().to_canonical(), peer.port()));
-    let port = port.unwrap_or_else(|| Port::of(&stream));
+    let port = port.unwrap_or_else(|| Port::of(stream.local_addr().ok()));
     tune(&stream);
     Ok(Connection { stream, client, port })
 }
 
 impl Connection {
+    /// A connection that the listener accepted from `peer` on this port.
+    #[must_use]
+    pub fn accepted(stream: TcpStream, peer: SocketAddr, port: Port) -> Self {
+        tune(&stream);
+        Self { stream, client: Some((peer.ip().to_canonical(), peer.port())), port }
+    }
+
     /// The client's address and port; `None` when it is not on a network.
     #[must_use]
     pub fn client(&self) -> Option<(IpAddr, u16)> {
@@ -89,11 +97,15 @@ impl Connection {
         self.port == Port::Pop3s
     }
 
-    /// Sends a text that fits into any socket buffer, without waiting.
-    pub fn say(&self, text: &[u8]) {
+    /// Sends a client that cannot be served this line, without waiting. One that speaks TLS could not
+    /// read it.
+    pub fn turn_away(&self, line: &[u8]) {
         use std::io::Write;
+        if self.wants_tls() {
+            return;
+        }
         // A client that takes nothing learns nothing.
-        let _ = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).write_all(text));
+        let _ = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).write_all(line));
     }
 }
 
@@ -109,8 +121,9 @@ impl From<Connection> for OwnedFd {
     }
 }
 
-/// Whether LISTEN_PID names this process; listenfd takes a missing one for a yes.
-fn is_for_us() -> bool {
+/// Whether LISTEN_PID names this process (sd_listen_fds(3)); listenfd takes a missing one for a yes.
+#[must_use]
+pub fn is_for_us() -> bool {
     std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()))
         && std::env::var_os("LISTEN_FDS").is_some()
 }

@@ -68,6 +68,7 @@ mod tests {
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
     use crate::monitor::session;
+    use crate::monitor::starter::Starter;
     use crate::monitor::tls::certificates::tests::Files;
     use crate::monitor::worker_process::WorkerProcess;
     use crate::settings::{PlaintextLogin, Settings};
@@ -89,7 +90,8 @@ mod tests {
             )));
             worker(theirs)
         });
-        session::run(WorkerProcess::of(pid.unwrap(), ours), &settings, &mut Log::default())
+        let worker = WorkerProcess::of(pid.unwrap(), ours);
+        session::run(worker, &settings, Starter::SuperServer, &mut Log::default())
     }
 
     fn refused(worker: impl FnOnce(&ToMonitor)) -> String {

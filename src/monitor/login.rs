@@ -37,6 +37,14 @@ pub(super) enum Denied {
     Impossible,
 }
 
+/// Loads what sessions of this process's children will need, so that each finds it in memory: the
+/// modules of PAM, and of the name service. Nothing here is secret.
+pub fn preload() {
+    crate::ffi::pam::preload(SERVICE);
+    // Nobody is called so: all modules are asked.
+    let _ = account::find(c"popa3d no such user");
+}
+
 /// Lets PAM judge `user` and `password` and opens the PAM session. Who comes by a certificate has
 /// no password; PAM judges the account then.
 ///

@@ -11,12 +11,10 @@ use super::permission::Phase;
 use super::session::{Broken, Session};
 use super::session_lock::{Acquired, SessionLock};
 use super::stop_signal::StopSignal;
-use super::worker_process::WorkerProcess;
 use super::{random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
 use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
-use crate::event::{Event, Session as Log};
-use crate::settings::Settings;
+use crate::event::Event;
 
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
 const REMEMBERED_PER_MESSAGE: u64 = 80;
@@ -28,8 +26,6 @@ const SMALLEST_MESSAGE: u64 = 6;
 pub(super) struct MailUser {
     pub(super) logged_in: LoggedIn,
     task: Task,
-    /// `None` where the kernel has no such thing: then a signal ends the process at once.
-    pub(super) stop: Option<StopSignal>,
     lock: SessionLock,
     /// Unique-ids to be kept, as the worker sends them piece by piece.
     to_remember: Option<String>,
@@ -38,15 +34,6 @@ pub(super) struct MailUser {
 }
 
 impl MailUser {
-    /// Ends the PAM session; true when a signal wanted an end meanwhile.
-    pub(super) fn close(self, settings: &Settings, log: &Log, worker: &WorkerProcess) -> bool {
-        // First, so that the user's next session need not wait for PAM.
-        drop(self.lock);
-        let was_stopped = self.stop.is_some_and(StopSignal::let_go);
-        self.logged_in.log_out(settings, log, worker.channel.as_fd());
-        was_stopped
-    }
-
     fn mailbox(&self) -> String {
         self.task.mailbox.display().to_string()
     }
@@ -55,18 +42,10 @@ impl MailUser {
 impl Session<'_> {
     /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
     pub(super) fn open_maildrop(&mut self, logged_in: LoggedIn) -> Result<Option<Refusal>, Broken> {
-        // From here on a signal must not end the process without closing the PAM session.
-        let stop = StopSignal::hold();
         let refusal = match self.prepare(&logged_in) {
             Ok((task, lock)) => {
-                let mut user = MailUser {
-                    logged_in,
-                    task,
-                    stop,
-                    lock,
-                    to_remember: None,
-                    most_to_remember: 0,
-                };
+                let mut user =
+                    MailUser { logged_in, task, lock, to_remember: None, most_to_remember: 0 };
                 let opened = self.open_mailbox(&user);
                 match opened {
                     Ok(mailbox) => {
@@ -78,19 +57,31 @@ impl Session<'_> {
                         return Ok(None);
                     }
                     Err(refusal) => {
-                        self.was_stopped = user.close(self.settings, self.log, &self.worker);
+                        self.close(user);
                         refusal
                     }
                 }
             }
             Err(refusal) => {
-                self.was_stopped = stop.is_some_and(StopSignal::let_go);
-                logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
+                self.log_out(logged_in);
                 refusal
             }
         };
         self.log.user = None;
         Ok(Some(refusal))
+    }
+
+    /// Ends the session of a user.
+    pub(super) fn close(&mut self, user: MailUser) {
+        // First, so that the user's next session need not wait for PAM.
+        drop(user.lock);
+        self.log_out(user.logged_in);
+    }
+
+    fn log_out(&mut self, logged_in: LoggedIn) {
+        self.let_signals_end_this();
+        logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
+        self.stop = StopSignal::hold();
     }
 
     fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
@@ -210,7 +201,7 @@ impl Session<'_> {
         if let Some(user) = self.user.take() {
             let why = describe(trouble);
             self.log.log(&Event::MaildropRefused(&user.mailbox(), &why));
-            self.was_stopped = user.close(self.settings, self.log, &self.worker);
+            self.close(user);
         }
         self.log.user = None;
         Ok(Phase::AwaitingLogin)

@@ -17,7 +17,7 @@ mod redo_records;
 mod remembered_ids;
 mod session;
 mod session_lock;
-mod status;
+mod starter;
 mod stop_signal;
 mod tls;
 mod watchdog;
@@ -25,56 +25,76 @@ mod worker_process;
 
 use std::process::ExitCode;
 
-pub use connection::{Connection, NotPassed, take as take_connection};
+pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
+pub use login::preload;
 pub use recovery::recover_all;
-pub use tls::report as report_certificates;
+pub use tls::{has_certificate, report as report_certificates};
 
+use crate::channel::ToListener;
 use crate::event::{Event, Session as LogSession};
 use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
+use starter::Starter;
 use worker_process::WorkerProcess;
 
 /// What a client reads when this host cannot serve anybody.
 const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try again later\r\n";
 
-/// Serves one client from the first octet to the last, with the settings of `config`.
+/// Serves one client that a super-server accepted, from the first octet to the last, with the
+/// settings of `config`.
 #[must_use]
 pub fn serve(connection: Connection, config: &Place) -> ExitCode {
     use_one_heap();
-    let client = connection.client();
-    let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
-    log.log(&Event::SessionStarted);
+    let mut log = begin(&connection);
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(error) => {
             log.log(&Event::SettingsRefused(&error));
-            return turn_away(&connection);
+            connection.turn_away(OUT_OF_ORDER);
+            return ExitCode::FAILURE;
         }
     };
-    let worker = match WorkerProcess::start(&connection, &settings) {
+    let is_well = serve_with(connection, &settings, Starter::SuperServer, &mut log);
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The same for one that the listener accepted, in a process of its own; returns its exit status.
+#[must_use]
+pub fn serve_accepted(connection: Connection, settings: &Settings, listener: &ToListener) -> i32 {
+    let mut log = begin(&connection);
+    i32::from(!serve_with(connection, settings, Starter::Listener(listener), &mut log))
+}
+
+fn begin(connection: &Connection) -> LogSession {
+    let client = connection.client();
+    let log = LogSession { id: random_number(), client, ..LogSession::default() };
+    log.log(&Event::SessionStarted);
+    log
+}
+
+fn serve_with(
+    connection: Connection,
+    settings: &Settings,
+    starter: Starter<'_>,
+    log: &mut LogSession,
+) -> bool {
+    let worker = match WorkerProcess::start(&connection, settings) {
         Ok(worker) => worker,
         Err(error) => {
             log.log(&Event::ServerFailure(&error));
-            return turn_away(&connection);
+            connection.turn_away(OUT_OF_ORDER);
+            return false;
         }
     };
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
-    match session::run(worker, &settings, &mut log) {
-        Ok(()) => ExitCode::SUCCESS,
+    match session::run(worker, settings, starter, log) {
+        Ok(()) => true,
         Err(reason) => {
             log.log(&Event::WorkerFailed(&reason));
-            ExitCode::FAILURE
+            false
         }
     }
-}
-
-fn turn_away(connection: &Connection) -> ExitCode {
-    // A client that speaks TLS could not read it.
-    if !connection.wants_tls() {
-        connection.say(OUT_OF_ORDER);
-    }
-    ExitCode::FAILURE
 }
 
 /// A number that nobody can guess; 0 in the unlikely case that the kernel has none.

@@ -10,9 +10,11 @@ use super::helper::Helper;
 use super::login::{self, Denied, LoggedIn};
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
+use super::privileges;
+use super::starter::Starter;
+use super::stop_signal::StopSignal;
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
-use super::{privileges, status};
 use crate::channel::{Answer, Ending, Method, Refusal, Request, Secret, Totals};
 use crate::event::{Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
@@ -31,13 +33,19 @@ const LONGEST_LOCK: Duration = Duration::from_secs(600);
 /// # Errors
 ///
 /// Says what the worker did that it may not do, or how it died.
-pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> Result<(), String> {
+pub(super) fn run(
+    worker: WorkerProcess,
+    settings: &Settings,
+    starter: Starter<'_>,
+    log: &mut Log,
+) -> Result<(), String> {
     let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
     let client = log.client.map(|(address, _)| address);
     let takes_plaintext = settings.plaintext_login.allows(client);
     let mut session = Session {
         worker,
         settings,
+        starter,
         log,
         attempts: 0,
         user: None,
@@ -45,6 +53,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
         result: None,
         ranges: 0,
         status,
+        stop: StopSignal::hold(),
         was_stopped: false,
         keys: Keys::default(),
         takes_plaintext,
@@ -59,7 +68,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
     }
     // Before the worker, which waits for its client to go.
     if let Some(user) = session.user.take() {
-        user.close(settings, session.log, &session.worker);
+        session.close(user);
     }
     let reaped = session.worker.reap();
     match outcome {
@@ -76,6 +85,7 @@ pub(super) fn run(worker: WorkerProcess, settings: &Settings, log: &mut Log) -> 
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
+    starter: Starter<'a>,
     pub(super) log: &'a mut Log,
     attempts: u32,
     /// Set from a successful login on.
@@ -89,6 +99,9 @@ pub(super) struct Session<'a> {
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
     status: Option<String>,
+    /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
+    /// process at once.
+    pub(super) stop: Option<StopSignal>,
     /// A signal came while it could not be waited for.
     pub(super) was_stopped: bool,
     /// Certificates and their keys, until the handshake is over.
@@ -207,8 +220,7 @@ impl Session<'_> {
             return Ok(true);
         }
         let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
-        let stop = self.user.as_ref().and_then(|user| user.stop.as_ref());
-        wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
+        wanted.extend(self.stop.as_ref().map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
             let limit = match (&self.status, &self.helper) {
                 (Some(_), _) => SETTLED.into(),
@@ -220,7 +232,8 @@ impl Session<'_> {
                     return Err(Broken::Worker("keeps the mailbox locked too long".to_owned()));
                 }
                 Ok(0) => {
-                    self.status.take().iter().for_each(|status| status::show(status));
+                    let status = self.status.take();
+                    status.iter().for_each(|status| self.starter.show(status));
                     trim_memory();
                 }
                 Ok(_) => break,
@@ -282,14 +295,24 @@ impl Session<'_> {
     /// Takes the password, so that it is wiped before a helper is forked.
     #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
     fn judge(&mut self, user: &[u8], password: Option<Secret>) -> Result<LoggedIn, Denied> {
+        self.let_signals_end_this();
         let worker = self.worker.channel.as_fd();
-        login::log_in(user, password.as_ref(), self.settings, self.log, worker)
+        let judged = login::log_in(user, password.as_ref(), self.settings, self.log, worker);
+        self.stop = StopSignal::hold();
+        judged
+    }
+
+    /// For as long as PAM is at work: it could not be interrupted otherwise, and what modules start is
+    /// not to inherit that signals wait.
+    pub(super) fn let_signals_end_this(&mut self) {
+        self.was_stopped |= self.stop.take().is_some_and(StopSignal::let_go);
     }
 
     /// The worker has read the mailbox: TRANSACTION begins.
     fn begin_transaction(&mut self, totals: Totals) -> Result<Phase, Broken> {
         self.release();
         self.store_remembered();
+        self.starter.note_login();
         self.log.log(&Event::MaildropLoaded(totals));
         self.result = Some((Totals::default(), totals));
         let user = self.log.user.as_deref().unwrap_or_default();

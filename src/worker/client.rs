@@ -12,6 +12,7 @@ use super::deadline::Deadline;
 use super::stream::Stream;
 use crate::channel::{Encryption, Ending};
 use crate::pop3::LineBuffer;
+use crate::pop3::reply::{self, Code};
 
 /// Replies are collected up to this size before they are sent.
 const FULL: usize = 128 * 1024;
@@ -109,6 +110,18 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Tells the client that the server ends the session, unless it is about to read why already.
+    pub(super) fn end(mut self) {
+        if self.output.pending.is_empty() {
+            let text = "the server ends this session, try again later";
+            // Into memory: it cannot fail.
+            let _ = reply::err_with(&mut self.output, Code::SysTemp, text);
+        }
+        if self.output.flush().is_ok() {
+            let _ = self.output.stream.finish();
+        }
     }
 
     /// Sends the last replies and waits a little for the client to close the connection: closing

@@ -31,7 +31,10 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
     let Session { client, monitor, retrieved, .. } = session;
     // First the monitor, so that the user's next session need not wait for this client to go.
     let told = monitor.send(&Request::End { ending, retrieved }, None);
-    client.say_goodbye();
+    match told {
+        Ok(()) => client.say_goodbye(),
+        Err(_) => client.end(),
+    }
     told
 }
 

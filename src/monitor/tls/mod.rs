@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::{env, io};
 
+use nix::sys::wait::{WaitStatus, waitpid};
 use rustls::SignatureScheme;
 
 use crate::channel::{ClientAuthorities, MAX_TICKET, Secret, TlsMaterial};
@@ -131,6 +132,15 @@ impl Keys {
         }
         self.tickets.as_ref()
     }
+}
+
+/// Whether there is a certificate that can be used now. Looked at in a process of its own: this one is
+/// not to have had a private key in memory.
+#[must_use]
+pub fn has_certificate(settings: &Settings) -> bool {
+    let look = || i32::from(load(settings, &Log::default()).is_empty());
+    let child = crate::ffi::process::fork(look);
+    child.is_ok_and(|pid| matches!(waitpid(pid, None), Ok(WaitStatus::Exited(_, 0))))
 }
 
 /// Whose certificates are accepted from clients; nobody's, when theirs cannot be read.

@@ -1,0 +1,422 @@
+//! The loop: connections, sessions, signals.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::handover::{self, Handover};
+use super::refusals::Refusals;
+use super::slots::{Admission, Full, Limits, Slot, Slots};
+use super::sockets::Listening;
+use super::{now, service};
+use crate::channel::{News, ToSession, Verdict, pair};
+use crate::event::{Event, Session as Log};
+use crate::ffi::process::{close_all_except_numbers, fork};
+use crate::monitor::{self, Connection};
+use crate::settings::{Place, Settings};
+use crate::source::Source;
+
+/// So many connections of one socket are taken before signals and sessions get their turn.
+const AT_ONCE: usize = 32;
+
+/// When descriptors or processes run out, the next look comes after so long.
+const RECOVERY: Duration = Duration::from_millis(100);
+
+/// The status is shown once in so long, when it has changed.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
+/// What it listens to besides connections.
+const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
+
+/// Numbers of what epoll tells: the signals, a socket by its place, a session by its process.
+const SIGNAL: u64 = 0;
+const FIRST_SOCKET: u64 = 1;
+const FIRST_SESSION: u64 = 1 << 32;
+
+/// The listener at work.
+pub(super) struct Listener {
+    pub(super) settings: Settings,
+    pub(super) sockets: Vec<Listening>,
+    pub(super) slots: Slots,
+    pub(super) channels: HashMap<Pid, ToSession>,
+    pub(super) refusals: Refusals,
+    /// Sessions since the start.
+    pub(super) served: u64,
+    epoll: Epoll,
+    signals: SignalFd,
+    /// The way to the journal, which sessions share.
+    journal: Option<RawFd>,
+    is_stopping: bool,
+    /// When accepting goes on; it pauses when something has run out.
+    paused_until: Option<Duration>,
+    failures: Refusals,
+    status: Status,
+    watchdog: Option<(Duration, Duration)>,
+}
+
+/// What is shown, and when.
+#[derive(Default)]
+struct Status {
+    shown: String,
+    at: Duration,
+    is_old: bool,
+}
+
+impl Listener {
+    pub(super) fn new(
+        settings: Settings,
+        sockets: Vec<Listening>,
+        handover: Handover,
+        journal: Option<RawFd>,
+    ) -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        SIGNALS.iter().for_each(|signal| mask.add(*signal));
+        mask.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&mask, flags)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let slots = Slots::new(Limits::from(&settings));
+        let mut listener = Self {
+            settings,
+            sockets,
+            slots,
+            channels: HashMap::new(),
+            refusals: Refusals::default(),
+            served: 0,
+            epoll,
+            signals,
+            journal,
+            is_stopping: false,
+            paused_until: None,
+            failures: Refusals::default(),
+            status: Status::default(),
+            watchdog: service::watchdog().map(|every| (every, now())),
+        };
+        listener.refusals.continue_from(handover.refused);
+        listener.served = handover.served;
+        for (pid, slot, channel) in handover.sessions {
+            listener.slots.insert(pid, slot);
+            listener.channels.insert(pid, channel);
+        }
+        listener.watch(&listener.signals, SIGNAL)?;
+        listener.watch_sockets()?;
+        for (pid, channel) in &listener.channels {
+            listener.watch(channel, session_number(*pid))?;
+        }
+        Ok(listener)
+    }
+
+    /// Works until it was told to stop and the last session is over.
+    ///
+    /// # Errors
+    ///
+    /// epoll(7)'s, which it cannot work without.
+    pub(super) fn serve(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
+        for socket in &self.sockets {
+            Log::default().log(&Event::Listening(&socket.to_string()));
+        }
+        self.reap();
+        self.status.is_old = true;
+        service::ready(&self.counts());
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let count = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(count) => count,
+                Err(nix::Error::EINTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            let ready: Vec<u64> = events.iter().take(count).map(EpollEvent::data).collect();
+            // First what makes room.
+            for number in ready.iter().filter(|number| **number >= FIRST_SESSION) {
+                self.hear(session_process(*number));
+            }
+            if ready.contains(&SIGNAL) {
+                self.heed_signals(place, program)?;
+            }
+            for number in
+                ready.iter().filter(|number| (FIRST_SOCKET..FIRST_SESSION).contains(number))
+            {
+                self.accept(*number);
+            }
+            if self.is_stopping && self.slots.count() == 0 {
+                Log::default().log(&Event::ListenerStopped);
+                return Ok(());
+            }
+            self.do_what_is_due()?;
+        }
+    }
+
+    /// Takes connections of a socket until there is none, or others have to have their turn.
+    fn accept(&mut self, number: u64) {
+        for _ in 0..AT_ONCE {
+            let index = usize::try_from(number - FIRST_SOCKET).unwrap_or(usize::MAX);
+            let Some(socket) = self.sockets.get(index) else { return };
+            match socket.accept() {
+                Ok(Some(connection)) => self.begin(connection),
+                Ok(None) => return,
+                Err(error) => return self.pause(&format!("accepting a connection: {error}")),
+            }
+        }
+    }
+
+    /// Begins a session, or says why there is none.
+    fn begin(&mut self, connection: Connection) {
+        let now = now();
+        let client = connection.client().map(|(address, _)| address);
+        let source = client.map(Source::of);
+        match self.slots.admit(source, now) {
+            Admission::Free => {}
+            Admission::InPlaceOf(pid) => {
+                let _ = kill(pid, Signal::SIGTERM);
+                self.slots.told_to_end(pid);
+            }
+            Admission::Refused(full) => {
+                connection.turn_away(words(full));
+                return self.note_refusal(full, client, now);
+            }
+        }
+        let mut connection = Some(connection);
+        if let Err(error) = self.start(&mut connection, source, now) {
+            connection.iter().for_each(|connection| connection.turn_away(words(Full::Sessions)));
+            self.pause(&format!("starting a session: {error}"));
+        }
+    }
+
+    /// Forks the process of a session. What it takes of `connection` is its own: here it stays.
+    fn start(
+        &mut self,
+        connection: &mut Option<Connection>,
+        source: Option<Source>,
+        now: Duration,
+    ) -> io::Result<()> {
+        let (ours, theirs) = pair()?;
+        let mut kept = vec![0, 1, 2, theirs.as_fd().as_raw_fd()];
+        kept.extend(connection.as_ref().map(|connection| connection.as_fd().as_raw_fd()));
+        kept.extend(self.journal);
+        let settings = &self.settings;
+        let pid = fork(|| {
+            if close_all_except_numbers(kept).is_err() || let_signals_through().is_err() {
+                return 1;
+            }
+            connection.take().map_or(1, |it| monitor::serve_accepted(it, settings, &theirs))
+        })?;
+        self.served += 1;
+        self.slots.insert(pid, Slot { source, since: now, authenticated: false, ending: false });
+        self.status.is_old = true;
+        let watched = self.watch(&ours, session_number(pid));
+        self.channels.insert(pid, ours);
+        watched
+    }
+
+    /// Takes what a session has to say.
+    fn hear(&mut self, pid: Pid) {
+        let Some(channel) = self.channels.get(&pid) else { return };
+        match channel.receive() {
+            Ok((News::LoggedIn, None)) => self.slots.logged_in(pid),
+            Ok((News::Client(address), None)) => {
+                let placed = self.slots.place(pid, Source::of(address), now());
+                let verdict = if placed.is_ok() { Verdict::Welcome } else { Verdict::TooMany };
+                // A session that is gone does not want to know.
+                let _ = channel.send(&verdict, None);
+                if let Err(full) = placed {
+                    self.note_refusal(full, Some(address), now());
+                }
+            }
+            // It is over; its process is seen to end on its own.
+            Ok((News::LoggedIn | News::Client(_), Some(_))) | Err(_) => {
+                self.channels.remove(&pid);
+            }
+        }
+        self.status.is_old = true;
+    }
+
+    fn heed_signals(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
+        while let Some(signal) = self.signals.read_signal()? {
+            match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
+                Ok(Ok(Signal::SIGCHLD)) => self.reap(),
+                Ok(Ok(Signal::SIGHUP)) if !self.is_stopping => self.reload(place, program),
+                Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) if !self.is_stopping => self.stop(),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees which sessions have ended.
+    fn reap(&mut self) {
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => status,
+            };
+            let Some(pid) = status.pid() else { return };
+            self.channels.remove(&pid);
+            if self.slots.remove(pid, now()) {
+                self.status.is_old = true;
+            }
+            if let WaitStatus::Signaled(_, signal, _) = status {
+                // A session that was ended before it had begun to wait for the signal.
+                if signal != Signal::SIGTERM {
+                    let text = format!("session process {pid}: killed by {signal}");
+                    Log::default().log(&Event::ServerFailure(&text));
+                }
+            }
+        }
+    }
+
+    /// Accepts nothing any more and has all sessions end: those in UPDATE when they are done.
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        self.sockets.clear();
+        for (pid, _) in self.slots.processes() {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        service::stopping(&self.counts());
+    }
+
+    /// Lets the program, as it is on disk now, take over with the settings as they are now. When it
+    /// cannot, all stays as it is.
+    fn reload(&mut self, place: &Place, program: &io::Result<PathBuf>) {
+        service::reloading();
+        match Settings::load(place) {
+            Ok(_) => {
+                let error = handover::hand_over(self, program);
+                Log::default().log(&Event::ServerFailure(&format!("reload: {error}")));
+            }
+            Err(error) => Log::default().log(&Event::SettingsRefused(&error)),
+        }
+        service::ready(&self.counts());
+    }
+
+    fn note_refusal(&mut self, full: Full, client: Option<IpAddr>, now: Duration) {
+        self.status.is_old = true;
+        if let Some(unlogged) = self.refusals.note(now) {
+            let client = client.map(|address| (address, 0));
+            Log { client, ..Log::default() }.log(&Event::ConnectionRefused(reason(full), unlogged));
+        }
+    }
+
+    /// Something has run out: waits a little, and says so now and then.
+    fn pause(&mut self, what: &str) {
+        let now = now();
+        if self.failures.note(now).is_some() {
+            Log::default().log(&Event::ServerFailure(what));
+        }
+        if self.paused_until.replace(now + RECOVERY).is_none() {
+            for socket in &self.sockets {
+                let _ = self.epoll.delete(socket);
+            }
+        }
+    }
+
+    fn do_what_is_due(&mut self) -> io::Result<()> {
+        let now = now();
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.watch_sockets()?;
+        }
+        if let Some(unlogged) = self.refusals.overdue(now) {
+            Log::default().log(&Event::RefusalsNotLogged(unlogged));
+        }
+        if self.status.is_old && self.status.at + STATUS_PAUSE <= now {
+            self.status.is_old = false;
+            let text = self.counts();
+            if text != self.status.shown && !self.is_stopping {
+                service::status(&text);
+                (self.status.shown, self.status.at) = (text, now);
+            }
+        }
+        if let Some((every, last)) = &mut self.watchdog {
+            if *last + *every <= now {
+                *last = now;
+                service::alive();
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to wait when nothing happens.
+    fn timeout(&self) -> EpollTimeout {
+        let now = now();
+        let due = [
+            self.paused_until,
+            self.refusals.is_waiting().then(|| now + STATUS_PAUSE),
+            self.status.is_old.then(|| self.status.at + STATUS_PAUSE),
+            self.watchdog.map(|(every, last)| last + every),
+        ];
+        match due.into_iter().flatten().min() {
+            None => EpollTimeout::NONE,
+            Some(due) => {
+                // Rounded up: waking early would spin.
+                let left = due.saturating_sub(now).saturating_add(Duration::from_micros(999));
+                EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+            }
+        }
+    }
+
+    fn watch(&self, what: impl AsFd, number: u64) -> io::Result<()> {
+        Ok(self.epoll.add(what, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
+    }
+
+    fn watch_sockets(&self) -> io::Result<()> {
+        for (number, socket) in (FIRST_SOCKET..).zip(&self.sockets) {
+            self.watch(socket, number)?;
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> String {
+        let now = self.slots.count();
+        format!(
+            "{now} sessions now, {} of them not logged in; {} in all, {} refused",
+            self.slots.unauthenticated(),
+            self.served,
+            self.refusals.total()
+        )
+    }
+}
+
+/// What a client reads that cannot be served.
+fn words(full: Full) -> &'static [u8] {
+    match full {
+        Full::Sessions | Full::Unauthenticated => {
+            b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
+        }
+        Full::Source => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
+        Full::TooOften => b"-ERR [LOGIN-DELAY] too many connections in a short time\r\n",
+    }
+}
+
+/// The same for the journal.
+fn reason(full: Full) -> &'static str {
+    match full {
+        Full::Sessions => "sessions limit reached",
+        Full::Unauthenticated => "limit of sessions without login reached",
+        Full::Source => "per source limit reached",
+        Full::TooOften => "per source limit reached, with sessions that have just ended",
+    }
+}
+
+fn session_number(pid: Pid) -> u64 {
+    FIRST_SESSION + u64::from(pid.as_raw().unsigned_abs())
+}
+
+fn session_process(number: u64) -> Pid {
+    Pid::from_raw(i32::try_from(number - FIRST_SESSION).unwrap_or_default())
+}
+
+/// A session waits for signals as one that was started alone.
+fn let_signals_through() -> nix::Result<()> {
+    let mut mask = SigSet::empty();
+    SIGNALS.iter().for_each(|signal| mask.add(*signal));
+    mask.thread_unblock()
+}

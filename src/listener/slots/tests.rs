@@ -1,0 +1,155 @@
+use super::*;
+
+const LIMITS: Limits =
+    Limits { sessions: 8, per_source: 3, unauthenticated: 4, slot: Duration::from_secs(10) };
+
+fn source(last: u8) -> Option<Source> {
+    Some(Source::of([192, 0, 2, last].into()))
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(1000 + seconds)
+}
+
+/// A table, and the number of the next process.
+struct Table(Slots, i32);
+
+impl Table {
+    fn new() -> Self {
+        Self(Slots::new(LIMITS), 1)
+    }
+
+    /// A session of a client from there, whatever the limits say.
+    fn begin(&mut self, last: u8, seconds: u64) -> Pid {
+        let pid = Pid::from_raw(self.1);
+        self.1 += 1;
+        let (since, authenticated, ending) = (at(seconds), false, false);
+        self.0.insert(pid, Slot { source: source(last), since, authenticated, ending });
+        pid
+    }
+
+    fn admit(&mut self, last: u8, seconds: u64) -> Admission {
+        self.0.admit(source(last), at(seconds))
+    }
+}
+
+#[test]
+fn source_at_its_limit_is_refused_and_others_are_not() {
+    let mut table = Table::new();
+    for _ in 0..3 {
+        assert_eq!(table.admit(1, 0), Admission::Free);
+        table.begin(1, 0);
+    }
+    assert_eq!(table.admit(1, 0), Admission::Refused(Full::Source));
+    assert_eq!(table.admit(2, 0), Admission::Free);
+}
+
+#[test]
+fn ended_session_counts_for_its_source_until_its_slot_is_over() {
+    let mut table = Table::new();
+    for _ in 0..3 {
+        let pid = table.begin(1, 0);
+        assert!(table.0.remove(pid, at(1)));
+    }
+    assert_eq!(table.admit(1, 9), Admission::Refused(Full::TooOften));
+    assert_eq!(table.admit(2, 9), Admission::Free);
+    assert_eq!(table.admit(1, 10), Admission::Free);
+}
+
+#[test]
+fn ended_sessions_of_one_source_take_no_slots_of_others() {
+    let mut table = Table::new();
+    for last in 10..40 {
+        let pid = table.begin(last, 0);
+        table.0.remove(pid, at(0));
+    }
+    assert_eq!(table.admit(1, 0), Admission::Free);
+    assert_eq!(table.0.count(), 0);
+}
+
+#[test]
+fn all_slots_taken_by_users_means_no_more() {
+    let mut table = Table::new();
+    for last in 0..8 {
+        let pid = table.begin(last, 0);
+        table.0.logged_in(pid);
+    }
+    assert_eq!(table.admit(100, 0), Admission::Refused(Full::Sessions));
+}
+
+#[test]
+fn source_with_most_silent_clients_makes_room_for_another_one() {
+    let mut table = Table::new();
+    table.begin(2, 0);
+    let oldest = table.begin(1, 1);
+    table.begin(1, 2);
+    table.begin(1, 3);
+    assert_eq!(table.admit(3, 3), Admission::InPlaceOf(oldest));
+    // Told to end, it is not chosen again before it has.
+    table.0.told_to_end(oldest);
+    assert_ne!(table.admit(3, 3), Admission::InPlaceOf(oldest));
+}
+
+#[test]
+fn where_everybody_has_one_the_slowest_makes_room_and_only_when_it_took_long() {
+    let mut table = Table::new();
+    let first = table.begin(1, 0);
+    for last in 2..5 {
+        table.begin(last, 5);
+    }
+    assert_eq!(table.admit(9, 9), Admission::Refused(Full::Unauthenticated));
+    assert_eq!(table.admit(9, 10), Admission::InPlaceOf(first));
+}
+
+#[test]
+fn flooding_source_gains_nothing_by_coming_again() {
+    let mut table = Table::new();
+    for last in [1, 1, 2, 3] {
+        table.begin(last, 0);
+    }
+    assert_eq!(table.admit(1, 0), Admission::Refused(Full::Unauthenticated));
+}
+
+#[test]
+fn those_who_logged_in_take_none_of_the_share_of_those_who_did_not() {
+    let mut table = Table::new();
+    for last in 0..4 {
+        let pid = table.begin(last, 0);
+        table.0.logged_in(pid);
+        table.0.logged_in(pid);
+    }
+    assert_eq!((table.0.count(), table.0.unauthenticated()), (4, 0));
+    assert_eq!(table.admit(9, 0), Admission::Free);
+}
+
+#[test]
+fn client_behind_a_proxy_counts_for_its_own_source() {
+    let mut table = Table::new();
+    for number in 1..=4 {
+        let pid = Pid::from_raw(number);
+        let (source, authenticated, ending) = (None, false, false);
+        table.0.insert(pid, Slot { source, since: at(0), authenticated, ending });
+        let placed = table.0.place(pid, Source::of([192, 0, 2, 1].into()), at(0));
+        assert_eq!(placed, if number <= 3 { Ok(()) } else { Err(Full::Source) });
+    }
+}
+
+#[test]
+fn process_that_is_no_session_changes_nothing() {
+    let mut table = Table::new();
+    table.begin(1, 0);
+    assert!(!table.0.remove(Pid::from_raw(99), at(0)));
+    assert_eq!(table.0.count(), 1);
+}
+
+#[test]
+fn nothing_is_left_of_sources_that_are_gone() {
+    let mut table = Table::new();
+    for last in 0..200 {
+        let pid = table.begin(last, 0);
+        table.0.remove(pid, at(1));
+    }
+    table.admit(1, 100);
+    assert!(table.0.per_source.is_empty() && table.0.ended_per_source.is_empty());
+    assert!(table.0.ended.is_empty());
+}
