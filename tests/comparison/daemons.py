@@ -8,10 +8,7 @@ connections that wait to be accepted is its own affair. The limits of the others
 from host import cached_root
 
 from .server import Server
-
-# By default systemd-journald drops what a service says beyond 10,000 lines in 30 s: the more sessions a server
-# makes, the fewer of its lines it would pay for.
-EVERY_LINE = "LogRateLimitIntervalSec=0\n"
+from .units import EVERY_LINE, daemon, our_daemon
 
 STANDALONE = """\
 listen = ["127.0.0.1:1108"]
@@ -34,32 +31,23 @@ COURIER_SLICE = f"[Service]\nSlice=system-courier.slice\n{EVERY_LINE}"
 
 def set_up(host):
     """Starts them; returns them by name."""
-    _service(host, "oracle_standalone", "/usr/lib/compared/popa3d -D", kind="forking")
-    _service(host, "greet_standalone", "/usr/lib/compared/greet -D 1110")
+    host.write("/etc/popa3d-standalone.toml", STANDALONE)
+    our_daemon(host, "standalone", "/usr/sbin/popa3d -D -F --config /etc/popa3d-standalone.toml")
+    daemon(host, "oracle_standalone", "/usr/lib/compared/popa3d -D", kind="forking")
+    daemon(host, "greet_standalone", "/usr/lib/compared/greet -D 1110")
     _courier(host)
-    units = ["oracle_standalone", "greet_standalone", "courier-authdaemon", "courier-pop"]
-    has_ours = "-D" in host.run("popa3d", "--help").output.split()
-    if has_ours:
-        host.write("/etc/popa3d-standalone.toml", STANDALONE)
-        _service(host, "standalone", "/usr/sbin/popa3d -D -F --config /etc/popa3d-standalone.toml")
-        units.append("standalone")
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "restart", *units)
+    host.run("systemctl", "start", "standalone", "oracle_standalone", "greet_standalone", "courier-pop")
+    # It came up with the host, in another slice.
+    host.run("systemctl", "restart", "courier-authdaemon")
     groups = host.path("/sys/fs/cgroup/system.slice")
-    servers = {
+    return {
+        "popa3d -D": Server("popa3d", 1108, groups / "standalone.service"),
         # The port is in the program.
         "1.0.3 -D": Server("1.0.3", 110, groups / "oracle_standalone.service", most=450, rest=11),
         "Courier": Server("Courier", 1109, groups / "system-courier.slice"),
         "greet -D": Server("greet", 1110, groups / "greet_standalone.service"),
     }
-    if has_ours:
-        servers["popa3d -D"] = Server("popa3d", 1108, groups / "standalone.service")
-    return servers
-
-
-def _service(host, name, command, kind="simple"):
-    host.write(f"/etc/systemd/system/{name}.service",
-               f"[Service]\nType={kind}\nExecStart={command}\n{EVERY_LINE}")
 
 
 def _courier(host):

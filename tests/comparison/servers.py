@@ -1,7 +1,6 @@
 """The servers, each set up on the host on a port of its own."""
 
 import pathlib
-import re
 import shutil
 import subprocess
 
@@ -9,15 +8,9 @@ from host import cached_root, machine
 
 from . import daemons
 from .server import Server
+from .units import LIMITS, daemon, for_each_connection
 
 HERE = pathlib.Path(__file__).resolve().parent
-
-# No limit on connections is to be met: the load comes from one address. From systemd 256 on the default of
-# PollLimit*= would hold all Accept=yes sockets to 75 connections a second; older ones pass the line over.
-LIMITS = "[Socket]\nMaxConnections=4096\nMaxConnectionsPerSource=4096\nPollLimitIntervalSec=0\n"
-
-# popa3d 1.0.3 and the program that only greets take the connection as inetd hands it over.
-INETD_STREAMS = "StandardInput=socket\nStandardOutput=socket\n"
 
 DOVECOT_2_3 = """\
 disable_plaintext_auth = no
@@ -97,9 +90,9 @@ def set_up(host, deb):
     subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", str(host.path("/usr/lib/compared/greet")),
                     str(HERE / "greet.c")], check=True, stdin=subprocess.DEVNULL)
 
-    _unit(host, "oracle", 1101, "/usr/lib/compared/popa3d")
-    _unit(host, "oracle_nodelay", 1102, "/usr/lib/compared/popa3d", "NoDelay=yes\n")
-    _unit(host, "greet", 1103, "/usr/lib/compared/greet")
+    for_each_connection(host, "oracle", 1101, "/usr/lib/compared/popa3d")
+    for_each_connection(host, "oracle_nodelay", 1102, "/usr/lib/compared/popa3d", "NoDelay=yes\n")
+    for_each_connection(host, "greet", 1103, "/usr/lib/compared/greet")
     is_2_3 = host.run("dovecot", "--version").output.startswith("2.3")
     config, fast, tls = ((DOVECOT_2_3, DOVECOT_2_3_FAST, DOVECOT_2_3_TLS) if is_2_3
                          else (DOVECOT_2_4, DOVECOT_2_4_FAST, DOVECOT_2_4_TLS))
@@ -147,32 +140,10 @@ def _certificate(host, kind):
              "-addext", "subjectAltName=DNS:mail.example.org", "-days", "30", "-out", CHAIN, "-keyout", KEY)
 
 
-def _unit(host, name, port, program, additional=""):
-    """A socket and a service as ours are, but for the program, the port and ADDITIONAL settings of the socket."""
-    socket = host.read("/usr/lib/systemd/system/popa3d.socket").decode()
-    socket = _replaced(r"(?m)^ListenStream=.*$", f"ListenStream={port}", socket)
-    socket = _replaced(r"(?m)^FileDescriptorName=.*$", "", socket)
-    service = host.read("/usr/lib/systemd/system/popa3d@.service").decode()
-    service = _replaced(r"(?m)^ExecStart=.*$", f"ExecStart={program}", service)
-    service = _replaced(r"(?m)^StandardInput=.*\nStandardOutput=.*\n", INETD_STREAMS, service)
-    service = _replaced(r"(?m)^SyslogIdentifier=.*$", f"SyslogIdentifier={name}", service)
-    host.write(f"/etc/systemd/system/{name}.socket", f"{socket}\n{LIMITS}{additional}")
-    host.write(f"/etc/systemd/system/{name}@.service", service)
-
-
-def _replaced(pattern, new, text):
-    """Our unit without that setting would make an unequal one."""
-    result, count = re.subn(pattern, new, text)
-    if count != 1:
-        raise RuntimeError(f"the unit has {count} times {pattern}")
-    return result
-
-
 def _dovecot(host, name, port, config, *, login="", tls=None):
     pop3s, tls = (port + 1000, tls) if tls else (0, "ssl = no")
     common = DOVECOT_COMMON.replace("NAME", name).replace("POP3S", str(pop3s)).replace("PORT", str(port))
     common = common.replace("LOGIN", login).replace("TLS", tls)
     host.write(f"/etc/dovecot/{name}.conf", config + common)
     host.shell(f"mkdir -p /var/lib/{name}")
-    host.write(f"/etc/systemd/system/{name}.service",
-               f"[Service]\nExecStart=/usr/sbin/dovecot -F -c /etc/dovecot/{name}.conf\n{daemons.EVERY_LINE}")
+    daemon(host, name, f"/usr/sbin/dovecot -F -c /etc/dovecot/{name}.conf")

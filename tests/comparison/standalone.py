@@ -1,7 +1,7 @@
 """Servers that accept by themselves, side by side."""
 
 from .memory import idle_sessions
-from .rows import COURIER, DOVECOT, FAST, ORACLE, OURS, BestOf, Goal, Limit, Row
+from .rows import COURIER, FAST, ORACLE, BestOf, Goal, Limit, Row
 from .server import processor_time
 
 SERVERS = ("popa3d -D", "1.0.3 -D", "Courier", "Dovecot fast", "greet -D")
@@ -16,7 +16,7 @@ def standalone(bench):
     rows = []
     for concurrency in (1, 8, 64):
         measure = f"standalone at concurrency {concurrency}"
-        for name in bench.turns([name for name in SERVERS if name in bench.servers]):
+        for name in bench.turns(SERVERS):
             bench.note(measure, bench.servers[name].name, _sessions(bench, bench.servers[name], concurrency))
 
         def of(figure, measure=measure):
@@ -41,8 +41,7 @@ def standalone(bench):
 
 def standalone_idle(bench):
     """Many sessions that are logged in and do nothing, with servers that accept by themselves."""
-    return idle_sessions(bench, "standalone idle", [name for name in IDLE_SERVERS if name in bench.servers],
-                         Goal(ORACLE, at_most=1), sources=SOURCES)
+    return idle_sessions(bench, "standalone idle", IDLE_SERVERS, Goal(ORACLE, at_most=1), sources=SOURCES)
 
 
 def _sessions(bench, server, concurrency):

@@ -8,7 +8,7 @@ def table(rows):
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     lines = [["", *names, "goals"]]
     for row in rows:
-        goals = "; ".join(_goal(goal, row.values) for goal in row.goals if OURS in row.values)
+        goals = "; ".join(_goal(goal, row.values) for goal in row.goals)
         lines.append([row.title, *(_figure(row.values.get(name)) for name in names), goals])
     widths = [max(len(line[column]) for line in lines) for column in range(len(names) + 1)]
     return "\n".join(
