@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::changes::Changes;
 use super::handover::{self, Handover};
 use super::refusals::Refusals;
 use super::slots::{Admission, Full, Limits, Slot, Slots};
@@ -21,7 +22,7 @@ use super::{now, service};
 use crate::channel::{News, ToSession, Verdict, pair};
 use crate::event::{Event, Session as Log};
 use crate::ffi::process::{close_all_except_numbers, fork};
-use crate::monitor::{self, Connection};
+use crate::monitor::{self, Connection, Prepared};
 use crate::settings::{Place, Settings};
 use crate::source::Source;
 
@@ -39,7 +40,8 @@ const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, S
 
 /// Numbers of what epoll tells: the signals, a socket by its place, a session by its process.
 const SIGNAL: u64 = 0;
-const FIRST_SOCKET: u64 = 1;
+const PAM_CHANGED: u64 = 1;
+const FIRST_SOCKET: u64 = 2;
 const FIRST_SESSION: u64 = 1 << 32;
 
 /// The listener at work.
@@ -51,6 +53,10 @@ pub(super) struct Listener {
     pub(super) refusals: Refusals,
     /// Sessions since the start.
     pub(super) served: u64,
+    /// What each session finds in its memory.
+    prepared: Prepared,
+    /// `None` where the kernel cannot tell: then a change holds from the next reload on.
+    pam_changes: Option<Changes>,
     epoll: Epoll,
     signals: SignalFd,
     /// The way to the journal, which sessions share.
@@ -92,6 +98,9 @@ impl Listener {
             channels: HashMap::new(),
             refusals: Refusals::default(),
             served: 0,
+            // First the watch: what is changed meanwhile is read twice rather than never.
+            pam_changes: Changes::watch(monitor::PAM_DIRECTORIES).ok(),
+            prepared: Prepared::new(),
             epoll,
             signals,
             journal,
@@ -108,6 +117,9 @@ impl Listener {
             listener.channels.insert(pid, channel);
         }
         listener.watch(&listener.signals, SIGNAL)?;
+        if let Some(changes) = &listener.pam_changes {
+            listener.watch(changes, PAM_CHANGED)?;
+        }
         listener.watch_sockets()?;
         for (pid, channel) in &listener.channels {
             listener.watch(channel, session_number(*pid))?;
@@ -138,6 +150,9 @@ impl Listener {
             // First what makes room.
             for number in ready.iter().filter(|number| **number >= FIRST_SESSION) {
                 self.hear(session_process(*number));
+            }
+            if ready.contains(&PAM_CHANGED) {
+                self.prepare_anew();
             }
             if ready.contains(&SIGNAL) {
                 self.heed_signals(place, program)?;
@@ -172,7 +187,9 @@ impl Listener {
     fn begin(&mut self, connection: Connection) {
         let now = now();
         let client = connection.client().map(|(address, _)| address);
-        let source = client.map(Source::of);
+        // Whose connection it is through a proxy is not known yet.
+        let is_proxy = self.settings.is_proxy(connection.client());
+        let source = client.filter(|_| !is_proxy).map(Source::of);
         match self.slots.admit(source, now) {
             Admission::Free => {}
             Admission::InPlaceOf(pid) => {
@@ -180,13 +197,13 @@ impl Listener {
                 self.slots.told_to_end(pid);
             }
             Admission::Refused(full) => {
-                connection.turn_away(words(full));
+                connection.turn_away(full.reply());
                 return self.note_refusal(full, client, now);
             }
         }
         let mut connection = Some(connection);
         if let Err(error) = self.start(&mut connection, source, now) {
-            connection.iter().for_each(|connection| connection.turn_away(words(Full::Sessions)));
+            connection.iter().for_each(|connection| connection.turn_away(Full::Sessions.reply()));
             self.pause(&format!("starting a session: {error}"));
         }
     }
@@ -202,12 +219,13 @@ impl Listener {
         let mut kept = vec![0, 1, 2, theirs.as_fd().as_raw_fd()];
         kept.extend(connection.as_ref().map(|connection| connection.as_fd().as_raw_fd()));
         kept.extend(self.journal);
-        let settings = &self.settings;
+        let (settings, prepared) = (&self.settings, &mut self.prepared);
         let pid = fork(|| {
             if close_all_except_numbers(kept).is_err() || let_signals_through().is_err() {
                 return 1;
             }
-            connection.take().map_or(1, |it| monitor::serve_accepted(it, settings, &theirs))
+            let accepted = connection.take();
+            accepted.map_or(1, |it| monitor::serve_accepted(it, settings, &theirs, prepared))
         })?;
         self.served += 1;
         self.slots.insert(pid, Slot { source, since: now, authenticated: false, ending: false });
@@ -237,6 +255,13 @@ impl Listener {
             }
         }
         self.status.is_old = true;
+    }
+
+    /// The stack of PAM was edited: sessions to come have the new one.
+    fn prepare_anew(&mut self) {
+        if self.pam_changes.as_ref().is_some_and(Changes::are_there) {
+            self.prepared = Prepared::new();
+        }
     }
 
     fn heed_signals(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
@@ -301,7 +326,8 @@ impl Listener {
         self.status.is_old = true;
         if let Some(unlogged) = self.refusals.note(now) {
             let client = client.map(|address| (address, 0));
-            Log { client, ..Log::default() }.log(&Event::ConnectionRefused(reason(full), unlogged));
+            Log { client, ..Log::default() }
+                .log(&Event::ConnectionRefused(full.reason(), unlogged));
         }
     }
 
@@ -382,27 +408,6 @@ impl Listener {
             self.served,
             self.refusals.total()
         )
-    }
-}
-
-/// What a client reads that cannot be served.
-fn words(full: Full) -> &'static [u8] {
-    match full {
-        Full::Sessions | Full::Unauthenticated => {
-            b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
-        }
-        Full::Source => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
-        Full::TooOften => b"-ERR [LOGIN-DELAY] too many connections in a short time\r\n",
-    }
-}
-
-/// The same for the journal.
-fn reason(full: Full) -> &'static str {
-    match full {
-        Full::Sessions => "sessions limit reached",
-        Full::Unauthenticated => "limit of sessions without login reached",
-        Full::Source => "per source limit reached",
-        Full::TooOften => "per source limit reached, with sessions that have just ended",
     }
 }
 

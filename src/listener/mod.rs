@@ -5,6 +5,7 @@
 //! worker. It is told by typed messages how sessions go, which are its own processes.
 
 mod accept;
+mod changes;
 mod handover;
 mod refusals;
 mod service;
@@ -67,10 +68,10 @@ pub fn run(place: &Place, ground: Ground, journal: Option<RawFd>) -> Result<Exit
         return Err("listen and listen-tls name no address to listen on".to_owned());
     }
     if ground == Ground::Back && is_new && !service::is_there() {
-        nix::unistd::daemon(false, false).map_err(|error| format!("background: {error}"))?;
+        nix::unistd::daemon(!place.path().is_absolute(), false)
+            .map_err(|error| format!("background: {error}"))?;
     }
     allow_descriptors(&settings);
-    monitor::preload();
     let failed = |error: io::Error| format!("starting to listen: {error}");
     let mut listener = Listener::new(settings, sockets, handover, journal).map_err(failed)?;
     listener.serve(place, &program).map_err(failed)?;

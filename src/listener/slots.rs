@@ -49,6 +49,29 @@ pub(super) enum Full {
     Unauthenticated,
 }
 
+impl Full {
+    /// What the client reads.
+    pub(super) fn reply(self) -> &'static [u8] {
+        match self {
+            Self::Sessions | Self::Unauthenticated => {
+                b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
+            }
+            Self::Source => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
+            Self::TooOften => b"-ERR [LOGIN-DELAY] too many connections in a short time\r\n",
+        }
+    }
+
+    /// What the journal says.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions limit reached",
+            Self::Unauthenticated => "limit of sessions without login reached",
+            Self::Source => "per source limit reached",
+            Self::TooOften => "per source limit reached, with sessions that have just ended",
+        }
+    }
+}
+
 /// What is to be done about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {

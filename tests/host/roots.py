@@ -39,6 +39,8 @@ LAYERS = {
     # Programs that deliver into mailboxes and edit them; of MTAs a host can have but one.
     "postfix": ("postfix", "procmail", "maildrop", "mutt"),
     "exim": ("exim4-daemon-light",),
+    # A proxy that speaks the PROXY protocol.
+    "haproxy": ("haproxy",),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
     # What tests/bench compares with; popa3d 1.0.3 and Courier's POP3 server, which conflict with
