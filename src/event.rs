@@ -1,7 +1,7 @@
 //! What the journal is told: a closed set of events, with their fields. Only the monitor logs.
 //!
 //! Texts follow those of popa3d 1.0.3, so that those who know its log find their way. What came
-//! from a client passes [`printable`] first.
+//! from a client passes [`printable()`] first.
 
 mod printable;
 
@@ -267,9 +267,10 @@ impl Session {
         self.encryption.is_some() || self.proxy_tls.is_some()
     }
 
-    /// Who connected: the proxy, if there is one.
-    fn peer_text(&self) -> String {
-        self.proxy.map_or_else(|| self.client_text(), |(address, _)| address.to_string())
+    /// Whom a header comes from: the proxy, until it has named the client.
+    fn sender_text(&self) -> String {
+        let sender = self.client.or(self.proxy);
+        sender.map_or_else(|| self.client_text(), |(address, _)| address.to_string())
     }
 
     fn user_text(&self) -> &str {
@@ -371,7 +372,7 @@ impl fmt::Display for Text<'_> {
                 })
             }
             Event::ProxyRefused(why) => {
-                write!(f, "PROXY header of {} refused: {why}", self.session.peer_text())
+                write!(f, "PROXY header of {} refused: {why}", self.session.sender_text())
             }
             Event::TlsStarted => {
                 let Some(tls) = &self.session.encryption else { return Ok(()) };

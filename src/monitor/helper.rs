@@ -13,7 +13,7 @@ use super::account::Account;
 use super::prepared::Prepared;
 use crate::as_user::{self, Locking, Task};
 use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
-use crate::ffi::process::fork;
+use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
 
 /// How much longer than the lock's time-out opening may take, on a slow file system.
@@ -83,7 +83,7 @@ impl Helper {
     /// There is no process or no memory for it, or it died.
     pub(super) fn open(task: &Task) -> io::Result<Opened> {
         let (ours, theirs) = pair()?;
-        let pid = fork(|| as_user::run(task, theirs))?;
+        let pid = fork_without_modules(|| as_user::run(task, theirs))?;
         let mut helper = Self { pid, channel: Some(ours) };
         // Finishing an interrupted update takes as long as writing the mailbox.
         let patience = if task.record.is_some() { RECOVERY_PATIENCE } else { PATIENCE };

@@ -1,12 +1,14 @@
 //! What each session needs and finds out by itself, unless the listener did before it forked.
 
 use std::ffi::CStr;
+use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::account;
 use super::login::SERVICE;
 use crate::ffi::pam::{Failure, Transaction};
+use crate::ffi::process::Mappings;
 use crate::worker;
 
 /// Where the stack of PAM may be: what is changed there changes it.
@@ -28,6 +30,8 @@ pub struct Prepared {
     pam: Option<Transaction>,
     /// Keeps the modules loaded when a session ends the other one; never used.
     _anchor: Option<Transaction>,
+    /// Where the modules of both are in memory.
+    modules: Mappings,
     worker: Option<(Uid, Gid)>,
     spool_group: Option<Option<Gid>>,
 }
@@ -37,6 +41,8 @@ impl Prepared {
     /// have somebody to tell.
     #[must_use]
     pub fn new() -> Self {
+        static BEFORE: OnceLock<Mappings> = OnceLock::new();
+        let before = BEFORE.get_or_init(|| Mappings::now().unwrap_or_default());
         worker::prepare();
         // What this loads stays.
         let _ = account::find(NOBODY);
@@ -44,7 +50,16 @@ impl Prepared {
         let mut prepared = Self { pam: start(), _anchor: start(), ..Self::default() };
         prepared.worker = prepared.worker_ids().ok();
         prepared.spool_group = Some(prepared.spool_group());
+        // Without knowing what was there before, nothing can be told to be a module.
+        if !before.is_empty() {
+            prepared.modules = Mappings::now().unwrap_or_default().added_since(before);
+        }
         prepared
+    }
+
+    /// Keeps the modules to this process: neither workers nor helpers have any use for them.
+    pub(super) fn keep_modules(&self) {
+        self.modules.keep_from_children();
     }
 
     /// A transaction without a user.

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, getpid};
 use super::connection::Connection;
 use super::prepared::Prepared;
 use crate::channel::{ToWorker, pair};
-use crate::ffi::process::fork;
+use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
 use crate::worker::{self, Start};
@@ -69,7 +69,7 @@ impl WorkerProcess {
                 .plaintext_login
                 .allows(connection.client().map(|(address, _)| address)),
         };
-        let pid = fork(|| worker::run(&start, socket, theirs)).map_err(failed)?;
+        let pid = fork_without_modules(|| worker::run(&start, socket, theirs)).map_err(failed)?;
         Ok(Self { pid, channel: ours })
     }
 

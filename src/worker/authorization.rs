@@ -73,7 +73,7 @@ impl Session<'_> {
                 self.tell_failure("the client began with TLS where STLS is wanted first");
             }
             Ending::TurnedAway => {
-                return self.refuse_header("this address is none of the proxies in popa3d.toml");
+                return self.refuse_header("none is expected from this address (proxies)");
             }
             // Sent as far as that needs no waiting. Of the other time-out, of inactivity, RFC 1939
             // section 3 wants the client to be told nothing.

@@ -65,11 +65,14 @@ pub struct Start {
     pub takes_plaintext: bool,
 }
 
-/// Has the cryptographic library open and map whatever it wants, while that is allowed; what is forked
-/// from here has it then.
+/// Has the cryptographic library open and map whatever it wants, while that is allowed, and makes the
+/// system call filter; what is forked from here has both then.
 pub fn prepare() {
     static IS_DONE: std::sync::Once = std::sync::Once::new();
-    IS_DONE.call_once(tls::prepare);
+    IS_DONE.call_once(|| {
+        tls::prepare();
+        syscalls::prepare();
+    });
 }
 
 /// The body of the worker process: returns its exit status.

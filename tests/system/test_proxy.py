@@ -364,7 +364,7 @@ class Refused(ProxyCase):
                 session = self.connect(source=source)
                 session.send(header + f"USER {user}\r\nPASS {PASSWORD}\r\n".encode())
                 self.assertEqual(said(session), b"-ERR PROXY header refused\r\n")
-                self.assertIn("none of the proxies", self.refusal(source, "POPA3D_CLIENT"))
+                self.assertIn("none is expected from this address", self.refusal(source, "POPA3D_CLIENT"))
 
     def test_header_from_elsewhere_on_port_995_is_no_tls(self):
         for header in (line(), named()):
@@ -379,7 +379,9 @@ class Refused(ProxyCase):
         self.assertRegex(session.line(), rb"^\+OK")
         self.assertEqual(session.line(), b"-ERR PROXY header refused")
         self.assertEqual(said(session), b"")
-        self.assertEqual({entry["POPA3D_CLIENT"] for entry in self.entries(proxy)}, {"192.0.2.7"})
+        entries = self.entries(proxy)
+        self.assertEqual({entry["POPA3D_CLIENT"] for entry in entries}, {"192.0.2.7"})
+        self.assertIn("PROXY header of 192.0.2.7 refused: ", " ".join(entry["MESSAGE"] for entry in entries))
 
     def test_as_a_later_command_it_is_unknown(self):
         session = self.connect()
