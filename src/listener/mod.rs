@@ -6,6 +6,7 @@
 
 mod accept;
 mod handover;
+mod orphans;
 mod refusals;
 mod reload;
 mod service;
