@@ -15,11 +15,11 @@ use nix::unistd::{Pid, setpgid};
 
 use super::changes::Changes;
 use super::handover::{Handover, Origin};
-use super::now;
 use super::refusals::Refusals;
 use super::service::{self, Status};
 use super::slots::{Admission, Full, Limits, Slot, Slots};
 use super::sockets::Listening;
+use super::{now, orphans};
 use crate::channel::{News, ToListener, ToSession, Verdict, pair};
 use crate::event::{Event, Session as Log};
 use crate::ffi::process::{close_all_except_numbers, fork};
@@ -76,6 +76,7 @@ impl Listener {
         handover: Handover,
         journal: Option<RawFd>,
     ) -> io::Result<Self> {
+        orphans::adopt()?;
         let mut mask = SigSet::empty();
         SIGNALS.iter().for_each(|signal| mask.add(*signal));
         mask.thread_block()?;
@@ -277,23 +278,25 @@ impl Listener {
 
     /// Sees which sessions have ended.
     fn reap(&mut self) {
-        loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(status) => status,
-            };
-            let Some(pid) = status.pid() else { return };
+        let mut has_left_some = false;
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let Some(pid) = status.pid() else { break };
             self.channels.remove(&pid);
-            if self.slots.remove(pid, now()) {
-                self.status.is_old = true;
+            let was_session = self.slots.remove(pid, now());
+            self.status.is_old |= was_session;
+            let killed_by =
+                if let WaitStatus::Signaled(_, signal, _) = status { Some(signal) } else { None };
+            has_left_some |= killed_by.is_some() || !was_session;
+            // SIGTERM ends one while PAM is at work, which cannot be interrupted otherwise.
+            if let Some(signal) =
+                killed_by.filter(|signal| was_session && *signal != Signal::SIGTERM)
+            {
+                let text = format!("session process {pid}: killed by {signal}");
+                Log::default().log(&Event::ServerFailure(&text));
             }
-            if let WaitStatus::Signaled(_, signal, _) = status {
-                // A session that was ended while PAM was at work, which cannot be interrupted otherwise.
-                if signal != Signal::SIGTERM {
-                    let text = format!("session process {pid}: killed by {signal}");
-                    Log::default().log(&Event::ServerFailure(&text));
-                }
-            }
+        }
+        if has_left_some {
+            orphans::end(|pid| self.slots.contains(pid));
         }
     }
 
@@ -385,9 +388,9 @@ impl Listener {
     }
 
     pub(super) fn counts(&self) -> String {
-        let now = self.slots.count();
         format!(
-            "{now} sessions now, {} of them not logged in; {} in all, {} refused",
+            "sessions: {} now, {} of them not logged in, {} in all; refused: {}",
+            self.slots.count(),
             self.slots.unauthenticated(),
             self.served,
             self.refusals.total()
@@ -408,6 +411,7 @@ fn session_process(number: u64) -> Pid {
 fn stand_apart() -> nix::Result<()> {
     // What is meant for the listener's terminal or group is none of its business, and the other way round.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    orphans::adopt()?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_unblock()

@@ -7,6 +7,7 @@
 mod accept;
 mod changes;
 mod handover;
+mod orphans;
 mod refusals;
 mod reload;
 mod service;

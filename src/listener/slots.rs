@@ -127,6 +127,11 @@ impl Slots {
         self.live.len()
     }
 
+    /// Whether this is the process of one of them.
+    pub(super) fn contains(&self, pid: Pid) -> bool {
+        self.live.contains_key(&pid)
+    }
+
     /// How many of them have not logged in.
     pub(super) fn unauthenticated(&self) -> usize {
         self.unauthenticated

@@ -2,9 +2,10 @@
 
 use capctl::{Cap, CapSet, CapState, bounding};
 
-/// What the monitor needs once somebody is logged in: becoming the user for UPDATE, and PAM's
-/// audit record at the end.
-const AFTER_LOGIN: [Cap; 3] = [Cap::SETGID, Cap::SETUID, Cap::AUDIT_WRITE];
+/// What the monitor needs once somebody is logged in: becoming the user for UPDATE, PAM's audit record at
+/// the end, and that the worker, which has another user, dies with it: the kernel asks whether the
+/// parent may do that (PR_SET_PDEATHSIG).
+const AFTER_LOGIN: [Cap; 4] = [Cap::SETGID, Cap::SETUID, Cap::AUDIT_WRITE, Cap::KILL];
 
 /// Gives up every capability but those for the rest of a session.
 ///

@@ -178,7 +178,7 @@ class Host:
             connection = socket.socket(family, socket.SOCK_STREAM)
             try:
                 connection.settimeout(timeout)
-                if source and family == socket.AF_INET:
+                if source and (":" in source) == (family == socket.AF_INET6):
                     connection.bind((source, 0))
                 connection.connect((target, port))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

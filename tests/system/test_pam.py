@@ -131,8 +131,8 @@ class Accounts(PamCase):
     def test_the_user_that_pam_returns_is_the_one_served(self):
         # A module of our own, for Debian has none that renames.
         served, asked = self.account(messages(3)), self.account(messages(1))
-        self.host.run("cc", "-shared", "-fPIC", "-o", "/tmp/pam_rename.so", "-x", "c", "-", stdin=RENAME)
-        self.pam(f"auth required /tmp/pam_rename.so {served}\naccount required pam_permit.so\n"
+        self.host.run("cc", "-shared", "-fPIC", "-o", "/usr/local/lib/pam_rename.so", "-x", "c", "-", stdin=RENAME)
+        self.pam(f"auth required /usr/local/lib/pam_rename.so {served}\naccount required pam_permit.so\n"
                  "session required pam_permit.so\n")
         session = self.login(asked)
         self.assertRegex(session.ok("STAT"), rb"^\+OK 3 ")
