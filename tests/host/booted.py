@@ -194,6 +194,20 @@ class Host:
             raise made[0]
         return made[0]
 
+    @contextlib.contextmanager
+    def network(self, name, network, addresses=(2,)):
+        """A network namespace NAME behind a link, with these ADDRESSES of a NETWORK such as 10.99.1;
+        the host has NETWORK.1."""
+        self.shell(f"ip netns add {name}; ip link add {name} type veth peer name far netns {name}\n"
+                   f"ip address add {network}.1/24 dev {name}; ip link set {name} up")
+        try:
+            for address in addresses:
+                self.run("ip", "-n", name, "address", "add", f"{network}.{address}/24", "dev", "far")
+            self.run("ip", "-n", name, "link", "set", "far", "up")
+            yield
+        finally:
+            self.shell(f"ip netns del {name}")
+
     # What happened
 
     def journal(self, *matches):

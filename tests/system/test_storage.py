@@ -193,7 +193,7 @@ class GoneClient(StorageCase):
         mailboxes = {user: self.host.mailbox(user).read_bytes() for user in (idle, loading)}
         # The time-outs are the defaults; only the clients are simpler without TLS.
         self.settings('plaintext-login = "always"\n')
-        with self._far("near1", "10.99.1"), self._far("near2", "10.99.2"):
+        with self.host.network("near1", "10.99.1"), self.host.network("near2", "10.99.2"):
             half_way = self.login(loading, namespace="near2", source="10.99.2.2", target="10.99.2.1")
             half_way.ok("RETR 1")
             with self._stopped(self._worker()):
@@ -213,17 +213,6 @@ class GoneClient(StorageCase):
             self.assert_mailbox(user, mailbox)
             self.assert_nothing_left(user)
             self.assertTrue(self.messages(POPA3D_USER=user, POPA3D_EVENT="session-ended"))
-
-    @contextlib.contextmanager
-    def _far(self, name, network):
-        """A network NAME of its own behind a link, with NETWORK.2; the host has NETWORK.1."""
-        self.host.shell(f"ip netns add {name}; ip link add {name} type veth peer name far netns {name}\n"
-                        f"ip address add {network}.1/24 dev {name}; ip link set {name} up\n"
-                        f"ip -n {name} address add {network}.2/24 dev far; ip -n {name} link set far up")
-        try:
-            yield
-        finally:
-            self.host.shell(f"ip netns del {name}")
 
     def _worker(self):
         """The worker of the only session."""
