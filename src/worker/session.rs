@@ -17,11 +17,13 @@ use crate::pop3::{self, Command, Line};
 ///
 /// The monitor is gone, so nobody can be told how the session ended.
 pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Result<()> {
-    let client = Client::new(socket, start.idle_timeout);
+    let monitor = Arc::new(monitor);
+    let mut client = Client::new(socket, start.idle_timeout);
+    client.depend_on(Arc::clone(&monitor));
     let mut session = Session {
         start,
         client,
-        monitor: Arc::new(monitor),
+        monitor,
         retrieved: Totals::default(),
         offers_tls: None,
         refused_plaintext: false,
@@ -33,6 +35,8 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
     let told = monitor.send(&Request::End { ending, retrieved }, None);
     match told {
         Ok(()) => client.say_goodbye(),
+        // It expects TLS, and could not read that.
+        Err(_) if ending == Ending::WithoutTls => {}
         Err(_) => client.end(),
     }
     told
