@@ -40,6 +40,7 @@ const MOST: u64 = 16 * 1024 * 1024;
 pub(super) struct Handover {
     pub(super) sockets: Vec<Listening>,
     pub(super) sessions: Vec<(Pid, Slot, ToSession)>,
+    pub(super) regulars: Vec<Source>,
     pub(super) served: u64,
     pub(super) refused: u64,
 }
@@ -78,6 +79,7 @@ impl Handover {
                 let slot = Slot { source, since, authenticated, ending: false };
                 self.sessions.push((pid, slot, ToSession::of(channel)));
             }
+            "regular" => self.regulars.push(Source::of(words.next()?.parse().ok()?)),
             "counts" => {
                 self.served = words.next()?.parse().ok()?;
                 self.refused = words.next()?.parse().ok()?;
@@ -167,6 +169,9 @@ fn describe(listener: &Listener) -> String {
             slot.source.map_or_else(|| "-".to_owned(), |source| source.address().to_string());
         let since = slot.since.as_nanos();
         let _ = writeln!(text, "session {number} {pid} {since} {state} {source}");
+    }
+    for source in listener.slots.regulars.all() {
+        let _ = writeln!(text, "regular {}", source.address());
     }
     let _ = writeln!(text, "counts {} {}", listener.served, listener.refusals.total());
     text

@@ -7,6 +7,7 @@
 mod accept;
 mod handover;
 mod refusals;
+mod regulars;
 mod service;
 mod slots;
 mod sockets;

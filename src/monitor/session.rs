@@ -281,10 +281,15 @@ impl Session<'_> {
         // PAM modules, and later helpers, need not have them in memory.
         self.keys = Keys::default();
         let refusal = match self.judge(user, password) {
-            Ok(logged_in) => match self.open_maildrop(logged_in)? {
-                None => return Ok(Phase::Scanning),
-                Some(refusal) => refusal,
-            },
+            Ok(logged_in) => {
+                // Before locks are waited for: whoever has proved to be a user need not make room for
+                // others.
+                self.starter.note_login();
+                match self.open_maildrop(logged_in)? {
+                    None => return Ok(Phase::Scanning),
+                    Some(refusal) => refusal,
+                }
+            }
             Err(Denied::Credentials) => Refusal::Credentials,
             Err(Denied::Impossible) => Refusal::Temporary,
         };
@@ -312,7 +317,6 @@ impl Session<'_> {
     fn begin_transaction(&mut self, totals: Totals) -> Result<Phase, Broken> {
         self.release();
         self.store_remembered();
-        self.starter.note_login();
         self.log.log(&Event::MaildropLoaded(totals));
         self.result = Some((Totals::default(), totals));
         let user = self.log.user.as_deref().unwrap_or_default();
