@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::listener::Ground;
+use crate::listener::{Failure, Ground};
 use crate::settings::{Place, Settings};
 use crate::{journal, listener, monitor};
 
@@ -13,7 +13,7 @@ const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
 const USAGE: &str = "\
 Usage: popa3d [--config FILE]
        popa3d -D [-F] [--config FILE]
-       popa3d --check-config [--config FILE]
+       popa3d [-D] --check-config [--config FILE]
        popa3d --recover [--config FILE]
        popa3d -V | -h
 
@@ -22,7 +22,8 @@ Serves POP3 to the client whose connection is passed by systemd
 by inetd. On port 995, which is popa3ds.socket's, TLS begins at once. With -D it
 accepts connections on its own (systemctl enable --now popa3d.service).
 
-  --check-config   look at settings and certificates, report mistakes, and exit
+  --check-config   look at settings and certificates, report mistakes, and exit;
+                   with -D at the settings alone, as before a reload
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -D, --daemon     listen, and start a session for each connection
   -F, --foreground with -D: do not go to the background
@@ -40,6 +41,7 @@ enum Action {
     Serve(Place),
     Listen(Place, Ground),
     CheckConfig(Place),
+    CheckSettings(Place),
     Recover(Place),
     Print(&'static str),
 }
@@ -51,9 +53,20 @@ pub fn main() -> ExitCode {
         Ok(Action::Serve(config)) => serve(&config),
         Ok(Action::Listen(config, ground)) => {
             let journal = journal::start();
-            listener::run(&config, ground, journal).unwrap_or_else(|error| complain(&error))
+            match listener::run(config, ground, journal) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(Failure::Mistake(text)) => complain(&text),
+                Err(Failure::Host(text)) => {
+                    complain(&text);
+                    ExitCode::FAILURE
+                }
+            }
         }
         Ok(Action::CheckConfig(config)) => check_config(&config),
+        Ok(Action::CheckSettings(config)) => match Settings::load(&config) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => complain(&error.to_string()),
+        },
         Ok(Action::Recover(config)) => {
             journal::start();
             monitor::recover_all(&config)
@@ -67,12 +80,13 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
     use lexopt::prelude::{Long, Short};
     let mut config = Place::Usual;
     let mut action: fn(Place) -> Action = Action::Serve;
+    let mut listens = false;
     let mut ground = Ground::Back;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('V') | Long("version") => return Ok(Action::Print(VERSION)),
-            Short('D') | Long("daemon") => action = |config| Action::Listen(config, Ground::Back),
+            Short('D') | Long("daemon") => listens = true,
             Short('F') | Long("foreground") => ground = Ground::Front,
             Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
             Long("config") => config = Place::File(parser.value()?.into()),
@@ -81,10 +95,12 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
         }
     }
-    match (action(config), ground) {
-        (Action::Listen(config, _), ground) => Ok(Action::Listen(config, ground)),
-        (action, Ground::Back) => Ok(action),
-        (_, Ground::Front) => Err("-F is for -D only".into()),
+    match (action(config), listens, ground) {
+        (Action::Serve(config), true, ground) => Ok(Action::Listen(config, ground)),
+        (Action::CheckConfig(config), true, Ground::Back) => Ok(Action::CheckSettings(config)),
+        (action, false, Ground::Back) => Ok(action),
+        (_, true, _) => Err("-D listens, and goes with --check-config at most".into()),
+        (_, false, Ground::Front) => Err("-F is for -D only".into()),
     }
 }
 
@@ -162,6 +178,20 @@ mod tests {
     fn settings_may_be_elsewhere() {
         let action = parsed(&["--check-config", "--config", "x"]).unwrap();
         assert_eq!(action, Action::CheckConfig(Place::File("x".into())));
+    }
+
+    #[test]
+    fn listener_checks_its_settings_alone() {
+        let action = parsed(&["-D", "--config", "x", "--check-config"]).unwrap();
+        assert_eq!(action, Action::CheckSettings(Place::File("x".into())));
+    }
+
+    #[test]
+    fn foreground_is_for_the_listener() {
+        assert_eq!(parsed(&["-FD"]).unwrap(), Action::Listen(Place::Usual, Ground::Front));
+        for arguments in [&["-F"][..], &["-F", "--check-config"], &["-D", "--recover"]] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
     }
 
     #[test]

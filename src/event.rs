@@ -1,25 +1,29 @@
 //! What the journal is told: a closed set of events, with their fields. Only the monitor logs.
 //!
 //! Texts follow those of popa3d 1.0.3, so that those who know its log find their way. What came
-//! from a client passes [`printable`] first.
+//! from a client passes [`printable()`] first.
+
+mod printable;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use tracing::Level;
 
-use crate::channel::{Encryption, Ending, Method, Totals};
+use crate::channel::{Encryption, Ending, Method, ProxyTls, Totals};
 use crate::settings;
 
-/// Most octets of a client's text in the journal.
-const MAX_PRINTABLE: usize = 100;
+pub use printable::printable;
 
 /// Something that an admin may want to know.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A client connected.
     SessionStarted,
+    /// A PROXY header is where none may be, or none that can be used where one must be; why.
+    ProxyRefused(&'a str),
     /// The handshake is over; with what, the session knows.
     TlsStarted,
     /// TLS could not be had; why.
@@ -30,8 +34,15 @@ pub enum Event<'a> {
     PlaintextRefused,
     /// A login succeeded.
     LoginPassed,
-    /// A login was refused; why, which the client is not told.
-    LoginFailed(&'a str),
+    /// A login was refused.
+    LoginFailed {
+        /// Why, which the client is not told.
+        why: &'a str,
+        /// How many failures of its source count by now.
+        failures: Option<u16>,
+    },
+    /// A login was refused without a look at it, so many of its source had failed.
+    LoginDelayed,
     /// A login could not be decided, because something on this host is out of order.
     LoginImpossible(&'a str),
     /// The PAM stack did not answer in time.
@@ -100,6 +111,7 @@ impl Event<'_> {
     fn kind(&self) -> (Level, &'static str, &'static str) {
         match self {
             Self::SessionStarted => (INFO, "session-started", "7fb590bd9c77456791e2e5fbe38de075"),
+            Self::ProxyRefused(_) => (NOTICE, "proxy-refused", "5ad352aafa9b443da13bafb59f0ca5e2"),
             Self::TlsStarted => (INFO, "tls-started", "a8d2aa87b5f9469eaf806bfdc7a08a8b"),
             Self::TlsFailed(_) => (NOTICE, "tls-failed", "14d46e721a6248d9ad3746740356d95a"),
             Self::CertificateUnusable(_) => {
@@ -109,7 +121,10 @@ impl Event<'_> {
                 (NOTICE, "plaintext-refused", "e06c196c57ef42a4a2c01c98581f8c95")
             }
             Self::LoginPassed => (INFO, "login-passed", "d873747243d047ee863acc4086b53f41"),
-            Self::LoginFailed(_) => (NOTICE, "login-failed", "66f2443f0e414b5595ab534fe59202fd"),
+            Self::LoginFailed { .. } => {
+                (NOTICE, "login-failed", "66f2443f0e414b5595ab534fe59202fd")
+            }
+            Self::LoginDelayed => (NOTICE, "login-delayed", "27fc5302f3e3488d9f7808693673f422"),
             Self::LoginImpossible(_) => {
                 (ERROR, "login-impossible", "4e41b24b82c74dd3b449868ba233d657")
             }
@@ -163,12 +178,14 @@ impl Event<'_> {
         match self {
             Self::MaildropLoaded(totals) | Self::Updated { left: totals, .. } => Some(*totals),
             Self::SessionStarted
+            | Self::ProxyRefused(_)
             | Self::TlsStarted
             | Self::TlsFailed(_)
             | Self::CertificateUnusable(_)
             | Self::PlaintextRefused
             | Self::LoginPassed
-            | Self::LoginFailed(_)
+            | Self::LoginFailed { .. }
+            | Self::LoginDelayed
             | Self::LoginImpossible(_)
             | Self::PamHangs(_)
             | Self::PamMessage(_)
@@ -202,6 +219,10 @@ impl Event<'_> {
         }
     }
 
+    fn failures(&self) -> Option<u16> {
+        if let Self::LoginFailed { failures, .. } = self { *failures } else { None }
+    }
+
     fn deleted(&self) -> Option<Totals> {
         if let Self::Updated { deleted, .. } = self { Some(*deleted) } else { None }
     }
@@ -212,21 +233,44 @@ impl Event<'_> {
 pub struct Session {
     /// Different for each session.
     pub id: u64,
-    /// The client's address and port; `None` when it is not on a network.
+    /// The client's address and port; `None` when it is not on a network, or as long as its proxy
+    /// has not named it.
     pub client: Option<(IpAddr, u16)>,
+    /// Those of the proxy that it comes through.
+    pub proxy: Option<(IpAddr, u16)>,
     /// The user, as soon as there is one that this host knows.
     pub user: Option<String>,
     /// What the connection is encrypted with, once it is.
     pub encryption: Option<Encryption>,
+    /// What it was encrypted with up to the proxy, if it was.
+    pub proxy_tls: Option<ProxyTls>,
     /// How the last login came.
     pub method: Option<Method>,
+    /// How long the login under way has to wait after failed ones, or would have to.
+    pub login_delay: Option<Duration>,
 }
 
 impl Session {
     /// The client, for texts.
     #[must_use]
     pub fn client_text(&self) -> String {
-        self.client.map_or_else(|| "this host".to_owned(), |(address, _)| address.to_string())
+        match (self.client, self.proxy) {
+            (Some((address, _)), _) => address.to_string(),
+            (None, Some((proxy, _))) => format!("a client of {proxy}"),
+            (None, None) => "this host".to_owned(),
+        }
+    }
+
+    /// Whether nobody could read what the client sends, on the way or up to its proxy.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some() || self.proxy_tls.is_some()
+    }
+
+    /// Whom a header comes from: the proxy, until it has named the client.
+    fn sender_text(&self) -> String {
+        let sender = self.client.or(self.proxy);
+        sender.map_or_else(|| self.client_text(), |(address, _)| address.to_string())
     }
 
     fn user_text(&self) -> &str {
@@ -236,7 +280,17 @@ impl Session {
 
     /// What deserves a word at each login.
     fn without_encryption(&self) -> &'static str {
-        if self.encryption.is_some() { "" } else { ", password sent in plaintext" }
+        if self.is_encrypted() { "" } else { ", password sent in plaintext" }
+    }
+
+    /// Whole seconds, so that there is no 0 for somebody who had to wait.
+    fn login_delay(&self) -> Option<u64> {
+        self.login_delay
+            .map(|delay| delay.saturating_add(Duration::from_nanos(999_999_999)).as_secs())
+    }
+
+    fn waited(&self) -> String {
+        self.login_delay().map_or_else(String::new, |seconds| format!(", had to wait {seconds} s"))
     }
 
     /// Tells the journal.
@@ -246,11 +300,15 @@ impl Session {
         let session = format!("{:016x}", self.id);
         let address = self.client.map(|(address, _)| address.to_string());
         let port = self.client.map(|(_, port)| u64::from(port));
+        let proxy = self.proxy.map(|(address, _)| address.to_string());
         let present = event.present();
         let (deleted, retrieved) = (event.deleted(), event.retrieved());
-        let tls = self.encryption.as_ref();
+        // What the proxy says is about the client; behind that, TLS is the proxy's own.
+        let tls = self.encryption.as_ref().filter(|_| self.proxy_tls.is_none());
         let version = tls.map(|tls| tls_version(tls.version));
+        let version = self.proxy_tls.as_ref().map_or(version, |tls| tls.version.clone());
         let suite = tls.map(|tls| tls_suite(tls.suite));
+        let suite = self.proxy_tls.as_ref().map_or(suite, |tls| tls.suite.clone());
         let group = tls.and_then(|tls| tls.group).map(tls_group);
         macro_rules! send {
             ($level:expr) => {
@@ -261,8 +319,11 @@ impl Session {
                     POPA3D_SESSION = session.as_str(),
                     POPA3D_CLIENT = address.as_deref(),
                     POPA3D_CLIENT_PORT = port,
+                    POPA3D_PROXY = proxy.as_deref(),
                     POPA3D_USER = self.user.as_deref(),
                     POPA3D_METHOD = self.method.map(method_name),
+                    POPA3D_LOGIN_DELAY = self.login_delay(),
+                    POPA3D_LOGIN_FAILURES = event.failures(),
                     POPA3D_TLS = version.as_deref(),
                     POPA3D_TLS_SUITE = suite.as_deref(),
                     POPA3D_TLS_GROUP = group.as_deref(),
@@ -297,7 +358,22 @@ impl fmt::Display for Text<'_> {
         let client = self.session.client_text();
         let user = self.session.user_text();
         match self.event {
-            Event::SessionStarted => write!(f, "Session from {client}"),
+            Event::SessionStarted => {
+                write!(f, "Session from {client}")?;
+                let proxy =
+                    self.session.proxy.filter(|_| self.session.client != self.session.proxy);
+                if let Some((proxy, _)) = proxy {
+                    write!(f, " through {proxy}")?;
+                }
+                f.write_str(if self.session.proxy_tls.is_some() {
+                    ", by TLS up to there"
+                } else {
+                    ""
+                })
+            }
+            Event::ProxyRefused(why) => {
+                write!(f, "PROXY header of {} refused: {why}", self.session.sender_text())
+            }
             Event::TlsStarted => {
                 let Some(tls) = &self.session.encryption else { return Ok(()) };
                 write!(f, "{}, {}", tls_version(tls.version), tls_suite(tls.suite))?;
@@ -318,11 +394,24 @@ impl fmt::Display for Text<'_> {
             ),
             Event::LoginPassed => {
                 let plaintext = self.session.without_encryption();
-                write!(f, "Authentication passed for {user}{plaintext}")
+                let waited = self.session.waited();
+                write!(f, "Authentication passed for {user}{plaintext}{waited}")
             }
-            Event::LoginFailed(why) => {
+            Event::LoginFailed { why, .. } => {
                 let plaintext = self.session.without_encryption();
-                write!(f, "Authentication failed for {user} from {client}: {why}{plaintext}")
+                let waited = self.session.waited();
+                write!(
+                    f,
+                    "Authentication failed for {user} from {client}: {why}{plaintext}{waited}"
+                )
+            }
+            Event::LoginDelayed => {
+                let seconds = self.session.login_delay().unwrap_or_default();
+                write!(
+                    f,
+                    "Login from {client} refused, too many failed ones from there: its turn would \
+                     be in {seconds} s"
+                )
             }
             Event::LoginImpossible(why) => {
                 write!(f, "Server failure authenticating {user} from {client}: {why}")
@@ -369,6 +458,7 @@ impl fmt::Display for Text<'_> {
                 f.write_str("Too many refused logins, connection closed")
             }
             Event::SessionEnded(Ending::WithoutTls, _) => f.write_str("Session ended without TLS"),
+            Event::SessionEnded(Ending::TurnedAway, _) => f.write_str("Client turned away"),
             Event::SessionEnded(Ending::Failed, _) => f.write_str("Session ended by a failure"),
             Event::NoLoginAttempt => f.write_str("Didn't attempt authentication"),
             Event::SessionStopped => f.write_str("Session ended by a signal"),
@@ -411,48 +501,5 @@ fn method_name(method: Method) -> &'static str {
         Method::Plain => "PLAIN",
         Method::Login => "LOGIN",
         Method::External => "EXTERNAL",
-    }
-}
-
-/// Makes a client's text fit for a log: control characters escaped, length bounded.
-#[must_use]
-pub fn printable(octets: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in octets.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() || character == '\\' {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
-            }
-        }
-        for octet in chunk.invalid() {
-            text.push_str(&format!("\\x{octet:02x}"));
-        }
-    }
-    if text.len() > MAX_PRINTABLE {
-        let end = (0..=MAX_PRINTABLE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_cannot_forge_a_line() {
-        assert_eq!(printable(b"a\nb\r\x1b[2J\0"), "a\\nb\\r\\u{1b}[2J\\u{0}");
-        assert_eq!(printable(b"\xff\xfe"), "\\xff\\xfe");
-        assert_eq!(printable("j\u{f6}rg".as_bytes()), "j\u{f6}rg");
-    }
-
-    #[test]
-    fn long_text_is_cut_between_characters() {
-        let text = printable("\u{f6}".repeat(500).as_bytes());
-        assert!(text.len() <= MAX_PRINTABLE + '…'.len_utf8());
-        assert!(text.ends_with('…'));
     }
 }

@@ -9,16 +9,17 @@
 //! | [`worker`] | uid popa3d, sandboxed | touches every octet from the network and from mail |
 //! | [`as_user`] | uid of the mail user, for one operation | opens, locks and changes the mailbox |
 //!
-//! Beside them: [`pop3`] (the protocol, without I/O) and [`mbox`] (the file format) are the
-//! worker's; TLS has two halves, `worker::tls` with the records and `monitor::tls` with the keys, which
-//! `monitor::handshake` lends out; [`channel`] carries typed messages between the processes; [`ffi`] is all that is
-//! unsafe. Who may use whom is checked by `tests/architecture.rs`:
+//! Beside them: [`pop3`] (the protocol, without I/O), [`proxy`] (what a proxy says of its client, likewise)
+//! and [`mbox`] (the file format) are the worker's; TLS has two halves, `worker::tls` with the records and
+//! `monitor::tls` with the keys, which `monitor::handshake` lends out; [`channel`] carries typed messages
+//! between the processes; [`source`] says whom limits count as one client; [`ffi`] is all that is unsafe. Who may use
+//! whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
 //! cli      -> journal listener monitor settings
 //! listener -> channel event ffi monitor settings source
-//! monitor  -> as_user channel event ffi mbox settings worker
-//! worker   -> channel ffi mbox pop3
+//! monitor  -> as_user channel event ffi mbox settings source worker
+//! worker   -> channel ffi mbox pop3 proxy
 //! as_user  -> channel ffi
 //! channel  -> ffi
 //! event    -> channel settings
@@ -35,6 +36,7 @@ pub mod listener;
 pub mod mbox;
 pub mod monitor;
 pub mod pop3;
+pub mod proxy;
 pub mod settings;
 pub mod source;
 pub mod worker;

@@ -11,6 +11,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::channel::NameIn;
 
+mod networks;
+
+pub use networks::Networks;
+
 /// Where the settings are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -51,12 +55,18 @@ pub struct Settings {
     pub certificates: Option<Vec<CertificateFiles>>,
     /// Who may log in with a certificate (AUTH EXTERNAL); nobody by default.
     pub client_certificates: Option<ClientCertificates>,
-    /// A TLS handshake that takes longer ends the session.
+    /// Which clients are proxies, that say in a PROXY header whose connection they pass on.
+    pub proxies: Networks,
+    /// A TLS handshake, or a PROXY header, that takes longer ends the session.
     pub handshake_timeout: Span<1>,
     /// After so many failed logins the connection is closed.
     pub login_attempts: Count<100>,
     /// A client that says nothing, or reads nothing, for so long is dropped.
     pub idle_timeout: Span<1>,
+    /// Who has not logged in so long after the connection began is dropped.
+    pub login_timeout: Span<1>,
+    /// Longest delay of the logins of a source that failed to log in before; none when zero.
+    pub login_delay_max: Span<0>,
     /// A refused login is answered this long after PASS, or later if PAM wants so.
     pub failure_delay: Span<0>,
     /// A PAM stack that takes longer to answer ends the session.
@@ -92,9 +102,12 @@ impl Default for Settings {
             plaintext_login: PlaintextLogin::Loopback,
             certificates: None,
             client_certificates: None,
+            proxies: Networks::default(),
             handshake_timeout: Span(Duration::from_secs(30)),
             login_attempts: Count(3),
             idle_timeout: Span(RFC_IDLE_TIMEOUT),
+            login_timeout: Span(Duration::from_secs(60)),
+            login_delay_max: Span(Duration::from_secs(15)),
             failure_delay: Span(Duration::from_secs(1)),
             pam_timeout: Span(Duration::from_secs(60)),
             lock_timeout: Span(Duration::from_secs(10)),
@@ -132,6 +145,12 @@ impl Settings {
         }
     }
 
+    /// Whether a peer with this address and port is a proxy; one that is not on a network is none.
+    #[must_use]
+    pub fn is_proxy(&self, peer: Option<(IpAddr, u16)>) -> bool {
+        peer.is_some_and(|(address, _)| self.proxies.contains(address))
+    }
+
     /// What is allowed and yet worth a second thought.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -145,6 +164,9 @@ impl Settings {
                     .to_owned(),
             );
         }
+        warnings.extend(self.proxies.unbounded().map(|network| {
+            format!("proxies: {network} is everybody, and anybody in it can claim any address")
+        }));
         if !self.dotlock {
             warnings.push(
                 "dotlock = false: programs that lock with dotlocks alone are not kept away"

@@ -10,7 +10,7 @@ use super::Secret;
 pub const MAX_RANGES: usize = 180;
 /// Most octets in one [`Request::SealTicket`] or [`Request::OpenTicket`].
 pub const MAX_TICKET: usize = 3 * 1024;
-/// Most octets of a text that says why a handshake failed.
+/// Most octets of a text that says why a handshake failed, or a PROXY header was refused.
 pub const MAX_REASON: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
@@ -20,6 +20,16 @@ pub const MAX_NOTE: usize = 3 * 1024;
 pub enum Request {
     /// The kernel has no Landlock; the rest of the sandbox is in force.
     NoLandlock,
+    /// The proxy that this connection comes from has said whose it is.
+    Proxied {
+        /// The client's address and port; `None` when the connection is the proxy's own.
+        client: Option<(IpAddr, u16)>,
+        /// The encryption between client and proxy, if there is any.
+        tls: Option<ProxyTls>,
+    },
+    /// There is a PROXY header where none may be, or none that can be used where one must be; why,
+    /// in at most [`MAX_REASON`] octets.
+    ProxyRefused(String),
     /// Is there a certificate, so that TLS can be offered?
     OffersTls,
     /// A TLS handshake begins: which certificates are there?
@@ -90,6 +100,13 @@ pub enum Request {
 /// From the monitor to the worker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
+    /// The client behind the proxy may have a session.
+    Admitted {
+        /// Whether passwords may be sent over the connection as it is.
+        takes_passwords: bool,
+    },
+    /// It has as many as it may have already.
+    NotAdmitted,
     /// Whether there is a certificate.
     OffersTls(bool),
     /// What a handshake needs is attached ([`TlsMaterial`](super::TlsMaterial)).
@@ -135,6 +152,8 @@ pub enum Refusal {
     Temporary,
     /// The mailbox is there and cannot be served as it is.
     Permanent,
+    /// Too many logins of this source failed; this one was not looked at.
+    Delayed,
 }
 
 /// How a client logged in.
@@ -163,6 +182,15 @@ pub struct Encryption {
     pub server_name: Option<String>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+}
+
+/// What a proxy says of the encryption that it ended; short texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyTls {
+    /// The version of TLS.
+    pub version: Option<String>,
+    /// The cipher suite.
+    pub suite: Option<String>,
 }
 
 /// Messages and their octets.
@@ -202,6 +230,8 @@ pub enum Ending {
     TooManyFailures,
     /// TLS could not be had.
     WithoutTls,
+    /// The session did not begin: something is wrong with a PROXY header, or there are too many.
+    TurnedAway,
     /// The server ended it: something had failed.
     Failed,
 }

@@ -23,7 +23,7 @@ use zeroize::Zeroize;
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use message::{
     Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order,
-    Outcome, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
+    Outcome, ProxyTls, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 

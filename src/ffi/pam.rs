@@ -48,16 +48,6 @@ pub struct Failure {
     pub text: String,
 }
 
-/// Has libpam read the stack of `service` and load its modules, for transactions of processes that are
-/// forked from this one. They stay: the transaction is never ended, and never used.
-pub fn preload(service: &CStr) {
-    let callbacks = ffi::pam_conv { conv: None, appdata_ptr: ptr::null_mut() };
-    let mut handle = ptr::null_mut();
-    // SAFETY: the service ends with NUL and is copied by libpam, as is `callbacks`; there is no user
-    // yet, which pam_start(3) allows. Should it fail, the first login will tell.
-    unsafe { ffi::pam_start(service.as_ptr(), ptr::null(), &raw const callbacks, &raw mut handle) };
-}
-
 impl Failure {
     /// Whether the stack judged the user or the password (as opposed to being out of order itself).
     #[must_use]
@@ -93,6 +83,7 @@ struct Conversation {
 }
 
 /// One login as libpam sees it, from pam_start(3) to pam_end(3).
+#[derive(Debug)]
 pub struct Transaction {
     handle: *mut ffi::pam_handle_t,
     /// Owned; libpam's callbacks reach it by this pointer while a call is under way.
@@ -101,12 +92,12 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Begins a transaction of `service` for `user` (pam_start(3)).
+    /// Begins a transaction of `service` (pam_start(3)), whose user is to be set before anything else.
     ///
     /// # Errors
     ///
     /// libpam's: the service's file cannot be parsed, no memory.
-    pub fn start(service: &CStr, user: &CStr) -> Result<Self, Failure> {
+    pub fn start(service: &CStr) -> Result<Self, Failure> {
         let conversation = Box::into_raw(Box::new(Conversation {
             password: None,
             messages: Vec::new(),
@@ -114,10 +105,10 @@ impl Transaction {
         }));
         let callbacks = ffi::pam_conv { conv: Some(converse), appdata_ptr: conversation.cast() };
         let mut handle = ptr::null_mut();
-        // SAFETY: the strings end with NUL and are copied by libpam, as is `callbacks`; the
-        // conversation lives until after pam_end in `drop`.
+        // SAFETY: the service ends with NUL and is copied by libpam, as is `callbacks`; there may be no
+        // user yet; the conversation lives until after pam_end in `drop`.
         let status = unsafe {
-            ffi::pam_start(service.as_ptr(), user.as_ptr(), &raw const callbacks, &raw mut handle)
+            ffi::pam_start(service.as_ptr(), ptr::null(), &raw const callbacks, &raw mut handle)
         };
         let mut transaction = Self { handle, conversation, status };
         transaction.check("start", status)?;
@@ -125,6 +116,15 @@ impl Transaction {
         let delay: Delay = note_delay;
         transaction.set_item(ffi::PAM_FAIL_DELAY, delay as *const c_void)?;
         Ok(transaction)
+    }
+
+    /// Sets PAM_USER.
+    ///
+    /// # Errors
+    ///
+    /// libpam's.
+    pub fn set_user(&mut self, user: &CStr) -> Result<(), Failure> {
+        self.set_item(ffi::PAM_USER, user.as_ptr().cast())
     }
 
     /// Sets PAM_RHOST, the client's address.

@@ -5,6 +5,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::{ForkResult, Pid};
 
+unsafe extern "C" {
+    /// fork(2) without the handlers that libraries registered with pthread_atfork(3); glibc has it since
+    /// 2.34, musl since 1.2.3.
+    fn _Fork() -> nix::libc::pid_t;
+}
+
 /// Runs `child` in a new process, which ends with the status that it returns.
 ///
 /// The child never returns into the caller's code: no destructor of the parent runs in it twice.
@@ -18,13 +24,81 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     // so the child may allocate and lock as it likes.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let status = child();
-            // SAFETY: _exit has no precondition; it skips destructors and exit handlers that
-            // belong to the parent.
-            unsafe { nix::libc::_exit(status) }
+        ForkResult::Child => end_with(child()),
+    }
+}
+
+/// The same, for a child that uses no library that PAM brought: those are not told of it, and may be
+/// out of its memory ([`Mappings::keep_from_children`]).
+///
+/// # Errors
+///
+/// fork(2)'s.
+pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    // SAFETY: as above; the handlers that are left out keep locks and random numbers of libraries in
+    // order that the child does not use.
+    match unsafe { _Fork() } {
+        0 => end_with(child()),
+        pid if pid > 0 => Ok(Pid::from_raw(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn end_with(status: i32) -> ! {
+    // SAFETY: _exit has no precondition; it skips destructors and exit handlers that belong to the
+    // parent.
+    unsafe { nix::libc::_exit(status) }
+}
+
+/// Parts of this process's memory that files are mapped to.
+#[derive(Debug, Clone, Default)]
+pub struct Mappings(Vec<(usize, usize, String)>);
+
+impl Mappings {
+    /// What is mapped now.
+    ///
+    /// # Errors
+    ///
+    /// /proc cannot be read.
+    pub fn now() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/self/maps")?;
+        Ok(Self(text.lines().filter_map(mapping).collect()))
+    }
+
+    /// Whether nothing is known to be there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those of files that `before` has nothing of.
+    #[must_use]
+    pub fn added_since(&self, before: &Self) -> Self {
+        let is_new = |path: &str| before.0.iter().all(|(_, _, known)| known != path);
+        Self(self.0.iter().filter(|(_, _, path)| is_new(path)).cloned().collect())
+    }
+
+    /// Has them left out of the memory of processes that are forked from now on.
+    ///
+    /// Only [`fork_without_modules`] may be used afterwards, and the child must not use what is gone.
+    pub fn keep_from_children(&self) {
+        for (start, length, _) in &self.0 {
+            // SAFETY: nothing changes in this process; in children nobody calls into these libraries.
+            // Where it fails they are merely there.
+            unsafe {
+                nix::libc::madvise(*start as *mut _, *length, nix::libc::MADV_DONTFORK);
+            }
         }
     }
+}
+
+/// A line of proc_pid_maps(5): where it begins, how long it is, and its file.
+fn mapping(line: &str) -> Option<(usize, usize, String)> {
+    let path = line.get(line.find('/')?..)?;
+    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+    let (start, end) =
+        (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    Some((start, end.checked_sub(start)?, path.to_owned()))
 }
 
 /// Closes every descriptor of this process except `kept`.
@@ -97,4 +171,30 @@ pub fn trim_memory() {
 pub fn use_one_heap() {
     // SAFETY: mallopt(3) sets a number; there is one thread yet.
     unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+
+    #[test]
+    fn file_mapped_meanwhile_is_the_only_one_that_was_added() {
+        let before = Mappings::now().unwrap();
+        assert!(before.0.len() > 3);
+        let line = "7f0000000000-7f0000002000 r-xp 00001000 fe:00 77 /usr/lib/security/pam_unix.so";
+        let mut after = before.clone();
+        after.0.extend(mapping(line));
+        let added = after.added_since(&before).0;
+        let path = "/usr/lib/security/pam_unix.so".to_owned();
+        assert_eq!(added, [(0x7f00_0000_0000, 0x2000, path)]);
+        assert_eq!(mapping("7ffc1000-7ffc3000 rw-p 00000000 00:00 0   [stack]"), None);
+    }
+
+    #[test]
+    fn child_that_is_forked_without_modules_runs_and_ends() {
+        let pid = fork_without_modules(|| i32::from(vec![7_u8; 100_000].len() != 100_000)).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
 }

@@ -4,25 +4,27 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setpgid};
 
-use super::handover::{self, Handover};
+use super::changes::Changes;
+use super::handover::{Handover, Origin};
+use super::now;
 use super::refusals::Refusals;
+use super::service::{self, Status};
 use super::slots::{Admission, Full, Limits, Slot, Slots};
 use super::sockets::Listening;
-use super::{now, service};
-use crate::channel::{News, ToSession, Verdict, pair};
+use crate::channel::{News, ToListener, ToSession, Verdict, pair};
 use crate::event::{Event, Session as Log};
 use crate::ffi::process::{close_all_except_numbers, fork};
-use crate::monitor::{self, Connection};
-use crate::settings::{Place, Settings};
+use crate::monitor::{self, Connection, Prepared};
+use crate::settings::Settings;
 use crate::source::Source;
 
 /// So many connections of one socket are taken before signals and sessions get their turn.
@@ -31,26 +33,29 @@ const AT_ONCE: usize = 32;
 /// When descriptors or processes run out, the next look comes after so long.
 const RECOVERY: Duration = Duration::from_millis(100);
 
-/// The status is shown once in so long, when it has changed.
-const STATUS_PAUSE: Duration = Duration::from_secs(1);
-
 /// What it listens to besides connections.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
 
 /// Numbers of what epoll tells: the signals, a socket by its place, a session by its process.
 const SIGNAL: u64 = 0;
-const FIRST_SOCKET: u64 = 1;
+const PAM_CHANGED: u64 = 1;
+const FIRST_SOCKET: u64 = 2;
 const FIRST_SESSION: u64 = 1 << 32;
 
 /// The listener at work.
 pub(super) struct Listener {
-    pub(super) settings: Settings,
+    pub(super) origin: Origin,
+    settings: Settings,
     pub(super) sockets: Vec<Listening>,
     pub(super) slots: Slots,
     pub(super) channels: HashMap<Pid, ToSession>,
     pub(super) refusals: Refusals,
     /// Sessions since the start.
     pub(super) served: u64,
+    /// What each session finds in its memory.
+    prepared: Prepared,
+    /// `None` where the kernel cannot tell: then a change holds from the next reload on.
+    pam_changes: Option<Changes>,
     epoll: Epoll,
     signals: SignalFd,
     /// The way to the journal, which sessions share.
@@ -63,16 +68,9 @@ pub(super) struct Listener {
     watchdog: Option<(Duration, Duration)>,
 }
 
-/// What is shown, and when.
-#[derive(Default)]
-struct Status {
-    shown: String,
-    at: Duration,
-    is_old: bool,
-}
-
 impl Listener {
     pub(super) fn new(
+        origin: Origin,
         settings: Settings,
         sockets: Vec<Listening>,
         handover: Handover,
@@ -86,12 +84,16 @@ impl Listener {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let slots = Slots::new(Limits::from(&settings));
         let mut listener = Self {
+            origin,
             settings,
             sockets,
             slots,
             channels: HashMap::new(),
             refusals: Refusals::default(),
             served: 0,
+            // First the watch: what is changed meanwhile is read twice rather than never.
+            pam_changes: Changes::watch(monitor::PAM_DIRECTORIES).ok(),
+            prepared: Prepared::new(),
             epoll,
             signals,
             journal,
@@ -106,9 +108,15 @@ impl Listener {
         handover.regulars.into_iter().for_each(|source| listener.slots.regulars.note(source));
         for (pid, slot, channel) in handover.sessions {
             listener.slots.insert(pid, slot);
-            listener.channels.insert(pid, channel);
+            listener.channels.extend(channel.map(|channel| (pid, channel)));
+        }
+        for (until, source) in handover.ended {
+            listener.slots.insert_ended(until, source);
         }
         listener.watch(&listener.signals, SIGNAL)?;
+        if let Some(changes) = &listener.pam_changes {
+            listener.watch(changes, PAM_CHANGED)?;
+        }
         listener.watch_sockets()?;
         for (pid, channel) in &listener.channels {
             listener.watch(channel, session_number(*pid))?;
@@ -121,7 +129,7 @@ impl Listener {
     /// # Errors
     ///
     /// epoll(7)'s, which it cannot work without.
-    pub(super) fn serve(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
+    pub(super) fn serve(&mut self) -> io::Result<()> {
         for socket in &self.sockets {
             Log::default().log(&Event::Listening(&socket.to_string()));
         }
@@ -140,8 +148,11 @@ impl Listener {
             for number in ready.iter().filter(|number| **number >= FIRST_SESSION) {
                 self.hear(session_process(*number));
             }
+            if ready.contains(&PAM_CHANGED) {
+                self.prepare_anew();
+            }
             if ready.contains(&SIGNAL) {
-                self.heed_signals(place, program)?;
+                self.heed_signals()?;
             }
             for number in
                 ready.iter().filter(|number| (FIRST_SOCKET..FIRST_SESSION).contains(number))
@@ -173,7 +184,9 @@ impl Listener {
     fn begin(&mut self, connection: Connection) {
         let now = now();
         let client = connection.client().map(|(address, _)| address);
-        let source = client.map(Source::of);
+        // Whose connection it is through a proxy is not known yet.
+        let is_proxy = self.settings.is_proxy(connection.client());
+        let source = client.filter(|_| !is_proxy).map(Source::of);
         match self.slots.admit(source, now) {
             Admission::Free => {}
             Admission::InPlaceOf(pid) => {
@@ -181,13 +194,13 @@ impl Listener {
                 self.slots.told_to_end(pid);
             }
             Admission::Refused(full) => {
-                connection.turn_away(words(full));
+                connection.turn_away(full.reply());
                 return self.note_refusal(full, client, now);
             }
         }
         let mut connection = Some(connection);
         if let Err(error) = self.start(&mut connection, source, now) {
-            connection.iter().for_each(|connection| connection.turn_away(words(Full::Sessions)));
+            connection.iter().for_each(|connection| connection.turn_away(Full::Sessions.reply()));
             self.pause(&format!("starting a session: {error}"));
         }
     }
@@ -199,16 +212,19 @@ impl Listener {
         source: Option<Source>,
         now: Duration,
     ) -> io::Result<()> {
-        let (ours, theirs) = pair()?;
+        let (ours, theirs): (ToSession, ToListener) = pair()?;
+        // Whatever a session does, nobody waits for it.
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut kept = vec![0, 1, 2, theirs.as_fd().as_raw_fd()];
         kept.extend(connection.as_ref().map(|connection| connection.as_fd().as_raw_fd()));
         kept.extend(self.journal);
-        let settings = &self.settings;
+        let (settings, prepared) = (&self.settings, &mut self.prepared);
         let pid = fork(|| {
-            if close_all_except_numbers(kept).is_err() || let_signals_through().is_err() {
+            if close_all_except_numbers(kept).is_err() || stand_apart().is_err() {
                 return 1;
             }
-            connection.take().map_or(1, |it| monitor::serve_accepted(it, settings, &theirs))
+            let accepted = connection.take();
+            accepted.map_or(1, |it| monitor::serve_accepted(it, settings, &theirs, prepared))
         })?;
         self.served += 1;
         self.slots.insert(pid, Slot { source, since: now, authenticated: false, ending: false });
@@ -232,6 +248,7 @@ impl Listener {
                     self.note_refusal(full, Some(address), now());
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // It is over; its process is seen to end on its own.
             Ok((News::LoggedIn | News::Client(_), Some(_))) | Err(_) => {
                 self.channels.remove(&pid);
@@ -240,11 +257,18 @@ impl Listener {
         self.status.is_old = true;
     }
 
-    fn heed_signals(&mut self, place: &Place, program: &io::Result<PathBuf>) -> io::Result<()> {
+    /// The stack of PAM was edited: sessions to come have the new one.
+    fn prepare_anew(&mut self) {
+        if self.pam_changes.as_ref().is_some_and(Changes::are_there) {
+            self.prepared = Prepared::new();
+        }
+    }
+
+    fn heed_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.read_signal()? {
             match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
                 Ok(Ok(Signal::SIGCHLD)) => self.reap(),
-                Ok(Ok(Signal::SIGHUP)) if !self.is_stopping => self.reload(place, program),
+                Ok(Ok(Signal::SIGHUP)) if !self.is_stopping => self.reload(),
                 Ok(Ok(Signal::SIGTERM | Signal::SIGINT)) if !self.is_stopping => self.stop(),
                 Ok(_) | Err(_) => {}
             }
@@ -265,7 +289,7 @@ impl Listener {
                 self.status.is_old = true;
             }
             if let WaitStatus::Signaled(_, signal, _) = status {
-                // A session that was ended before it had begun to wait for the signal.
+                // A session that was ended while PAM was at work, which cannot be interrupted otherwise.
                 if signal != Signal::SIGTERM {
                     let text = format!("session process {pid}: killed by {signal}");
                     Log::default().log(&Event::ServerFailure(&text));
@@ -277,32 +301,22 @@ impl Listener {
     /// Accepts nothing any more and has all sessions end: those in UPDATE when they are done.
     fn stop(&mut self) {
         self.is_stopping = true;
-        self.sockets.clear();
+        // The service manager has them open, too: closing alone would leave them in epoll's list.
+        for socket in self.sockets.drain(..) {
+            let _ = self.epoll.delete(socket);
+        }
         for (pid, _) in self.slots.processes() {
             let _ = kill(pid, Signal::SIGTERM);
         }
         service::stopping(&self.counts());
     }
 
-    /// Lets the program, as it is on disk now, take over with the settings as they are now. When it
-    /// cannot, all stays as it is.
-    fn reload(&mut self, place: &Place, program: &io::Result<PathBuf>) {
-        service::reloading();
-        match Settings::load(place) {
-            Ok(_) => {
-                let error = handover::hand_over(self, program);
-                Log::default().log(&Event::ServerFailure(&format!("reload: {error}")));
-            }
-            Err(error) => Log::default().log(&Event::SettingsRefused(&error)),
-        }
-        service::ready(&self.counts());
-    }
-
     fn note_refusal(&mut self, full: Full, client: Option<IpAddr>, now: Duration) {
         self.status.is_old = true;
         if let Some(unlogged) = self.refusals.note(now) {
             let client = client.map(|address| (address, 0));
-            Log { client, ..Log::default() }.log(&Event::ConnectionRefused(reason(full), unlogged));
+            Log { client, ..Log::default() }
+                .log(&Event::ConnectionRefused(full.reason(), unlogged));
         }
     }
 
@@ -328,13 +342,9 @@ impl Listener {
         if let Some(unlogged) = self.refusals.overdue(now) {
             Log::default().log(&Event::RefusalsNotLogged(unlogged));
         }
-        if self.status.is_old && self.status.at + STATUS_PAUSE <= now {
-            self.status.is_old = false;
+        if self.status.due().is_some_and(|due| due <= now) {
             let text = self.counts();
-            if text != self.status.shown && !self.is_stopping {
-                service::status(&text);
-                (self.status.shown, self.status.at) = (text, now);
-            }
+            self.status.show(text, now);
         }
         if let Some((every, last)) = &mut self.watchdog {
             if *last + *every <= now {
@@ -350,8 +360,8 @@ impl Listener {
         let now = now();
         let due = [
             self.paused_until,
-            self.refusals.is_waiting().then(|| now + STATUS_PAUSE),
-            self.status.is_old.then(|| self.status.at + STATUS_PAUSE),
+            self.refusals.due(),
+            self.status.due(),
             self.watchdog.map(|(every, last)| last + every),
         ];
         match due.into_iter().flatten().min() {
@@ -375,7 +385,7 @@ impl Listener {
         Ok(())
     }
 
-    fn counts(&self) -> String {
+    pub(super) fn counts(&self) -> String {
         let now = self.slots.count();
         format!(
             "{now} sessions now, {} of them not logged in; {} in all, {} refused",
@@ -383,27 +393,6 @@ impl Listener {
             self.served,
             self.refusals.total()
         )
-    }
-}
-
-/// What a client reads that cannot be served.
-fn words(full: Full) -> &'static [u8] {
-    match full {
-        Full::Sessions | Full::Unauthenticated => {
-            b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
-        }
-        Full::Source => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
-        Full::TooOften => b"-ERR [LOGIN-DELAY] too many connections in a short time\r\n",
-    }
-}
-
-/// The same for the journal.
-fn reason(full: Full) -> &'static str {
-    match full {
-        Full::Sessions => "sessions limit reached",
-        Full::Unauthenticated => "limit of sessions without login reached",
-        Full::Source => "per source limit reached",
-        Full::TooOften => "per source limit reached, with sessions that have just ended",
     }
 }
 
@@ -415,9 +404,12 @@ fn session_process(number: u64) -> Pid {
     Pid::from_raw(i32::try_from(number - FIRST_SESSION).unwrap_or_default())
 }
 
-/// A session waits for signals as one that was started alone.
-fn let_signals_through() -> nix::Result<()> {
+/// What a session does not share with the listener. SIGTERM and the like go on waiting, until the session
+/// begins to look for them.
+fn stand_apart() -> nix::Result<()> {
+    // What is meant for the listener's terminal or group is none of its business, and the other way round.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     let mut mask = SigSet::empty();
-    SIGNALS.iter().for_each(|signal| mask.add(*signal));
+    mask.add(Signal::SIGCHLD);
     mask.thread_unblock()
 }

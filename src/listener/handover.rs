@@ -4,8 +4,9 @@
 //! What they are stands in a file in memory, a line each; a line that the other program does not know
 //! is passed over, so that versions need not be the same.
 
+use std::convert::Infallible;
 use std::env;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
@@ -23,10 +24,11 @@ use nix::unistd::{Pid, execve};
 
 use super::accept::Listener;
 use super::slots::Slot;
-use super::sockets::Listening;
+use super::sockets::{Change, Listening};
 use crate::channel::ToSession;
 use crate::ffi::process::take_descriptor;
 use crate::monitor::Port;
+use crate::settings::Place;
 use crate::source::Source;
 
 /// In the environment: the number of the descriptor of the file.
@@ -35,11 +37,19 @@ const VARIABLE: &str = "POPA3D_HANDOVER";
 /// Octets of the file that are read: sessions have a line each.
 const MOST: u64 = 16 * 1024 * 1024;
 
+/// In the place of what is not there.
+const NONE: &str = "-";
+const AUTHENTICATED: &str = "authenticated";
+const ENDING: &str = "ending";
+
 /// What the program before left.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     pub(super) sockets: Vec<Listening>,
-    pub(super) sessions: Vec<(Pid, Slot, ToSession)>,
+    /// Without a channel when that has ended before the process.
+    pub(super) sessions: Vec<(Pid, Slot, Option<ToSession>)>,
+    /// Sessions that are over and count for their source until then.
+    pub(super) ended: Vec<(Duration, Source)>,
     pub(super) regulars: Vec<Source>,
     pub(super) served: u64,
     pub(super) refused: u64,
@@ -71,13 +81,20 @@ impl Handover {
                 self.sockets.push(Listening::of(descriptor, port, is_of_a_unit).ok()?);
             }
             "session" => {
-                let channel = take_descriptor(words.next()?.parse().ok()?).ok()?;
+                let channel = match words.next()? {
+                    NONE => None,
+                    number => Some(ToSession::of(take_descriptor(number.parse().ok()?).ok()?)),
+                };
                 let pid = Pid::from_raw(words.next()?.parse().ok()?);
                 let since = Duration::from_nanos(words.next()?.parse().ok()?);
-                let authenticated = words.next()? == "authenticated";
+                let authenticated = words.next()? == AUTHENTICATED;
                 let source = words.next()?.parse::<IpAddr>().ok().map(Source::of);
-                let slot = Slot { source, since, authenticated, ending: false };
-                self.sessions.push((pid, slot, ToSession::of(channel)));
+                let ending = words.next() == Some(ENDING);
+                self.sessions.push((pid, Slot { source, since, authenticated, ending }, channel));
+            }
+            "ended" => {
+                let until = Duration::from_nanos(words.next()?.parse().ok()?);
+                self.ended.push((until, Source::of(words.next()?.parse().ok()?)));
             }
             "regular" => self.regulars.push(Source::of(words.next()?.parse().ok()?)),
             "counts" => {
@@ -90,53 +107,77 @@ impl Handover {
     }
 }
 
-/// Where this program is, which a newer one will take.
-///
-/// # Errors
-///
-/// readlink(2)'s.
-pub(super) fn program() -> io::Result<PathBuf> {
-    let path = std::fs::read_link("/proc/self/exe")?;
-    // What the kernel says of a file that was replaced meanwhile.
-    let octets = path.as_os_str().as_bytes();
-    let octets = octets.strip_suffix(b" (deleted)").unwrap_or(octets);
-    Ok(Path::new(OsStr::from_bytes(octets)).to_owned())
+/// How this program was started, which is how a newer one will be.
+#[derive(Debug)]
+pub(super) struct Origin {
+    program: io::Result<PathBuf>,
+    pub(super) place: Place,
 }
 
-/// Becomes the program that is at `program` now; returns only when that failed.
-pub(super) fn hand_over(listener: &Listener, program: &io::Result<PathBuf>) -> String {
-    let program = match program {
-        Ok(program) => program,
-        Err(error) => return format!("where is this program? {error}"),
-    };
-    if let Err(why) = can_run(program) {
-        return why;
+impl Origin {
+    /// Finds the program that runs now, which takes its settings from `place`.
+    pub(super) fn find(place: Place) -> Self {
+        let program = std::fs::read_link("/proc/self/exe").map(|path| {
+            // What the kernel says of a file that was replaced meanwhile.
+            let octets = path.as_os_str().as_bytes();
+            let octets = octets.strip_suffix(b" (deleted)").unwrap_or(octets);
+            Path::new(OsStr::from_bytes(octets)).to_owned()
+        });
+        Self { program, place }
     }
-    match become_program(listener, program) {
+
+    fn program(&self) -> Result<&Path, String> {
+        self.program.as_deref().map_err(|error| format!("where is this program? {error}"))
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec!["-D".into()];
+        if let Place::File(path) = &self.place {
+            arguments.extend(["--config".into(), path.into()]);
+        }
+        arguments
+    }
+
+    /// Whether the program that is there now runs at all, and takes the settings. Once this process has
+    /// become one that does not, all sessions are lost.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let program = self.program()?;
+        let mut command = Command::new(program);
+        command.args(self.arguments()).arg("--check-config");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let failed = |why: &str| format!("{} --check-config: {why}", program.display());
+        let output = command.output().map_err(|error| failed(&error.to_string()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(failed(&format!("{}, {}", output.status, said.trim())))
+    }
+}
+
+/// Becomes the program that is there now, with the sockets after `change`; returns only when that
+/// failed.
+pub(super) fn hand_over(listener: &Listener, change: &Change) -> String {
+    let program = match listener.origin.program() {
+        Ok(program) => program,
+        Err(why) => return why,
+    };
+    match become_program(listener, change, program) {
         Ok(never) => match never {},
         Err(error) => format!("{}: {error}", program.display()),
     }
 }
 
-/// Once this process has become something that does not run, all sessions are lost.
-fn can_run(program: &Path) -> Result<(), String> {
-    let mut command = Command::new(program);
-    command.arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{} -V: {status}", program.display())),
-        Err(error) => Err(format!("{}: {error}", program.display())),
-    }
-}
-
-fn become_program(listener: &Listener, program: &Path) -> io::Result<std::convert::Infallible> {
+fn become_program(listener: &Listener, change: &Change, program: &Path) -> io::Result<Infallible> {
     let file = File::from(memfd_create(c"popa3d-handover", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all_at(describe(listener).as_bytes(), 0)?;
-    let sockets = listener.sockets.iter().map(AsFd::as_fd);
+    file.write_all_at(describe(listener, change).as_bytes(), 0)?;
+    let sockets = change.sockets(&listener.sockets).map(AsFd::as_fd);
     let channels = listener.channels.values().map(AsFd::as_fd);
     let handed: Vec<BorrowedFd<'_>> = sockets.chain(channels).chain([file.as_fd()]).collect();
-    let arguments =
-        env::args_os().map(|argument| to_c(&argument)).collect::<io::Result<Vec<_>>>()?;
+    let mut arguments = vec![to_c(&env::args_os().next().unwrap_or_default())?];
+    for argument in listener.origin.arguments() {
+        arguments.push(to_c(&argument)?);
+    }
     let is_ours = |name: &OsStr| name == VARIABLE || name.as_bytes().starts_with(b"LISTEN_");
     let mut environment = vec![to_c(OsStr::new(&format!("{VARIABLE}={}", file.as_raw_fd())))?];
     for (name, value) in env::vars_os().filter(|(name, _)| !is_ours(name)) {
@@ -153,22 +194,26 @@ fn become_program(listener: &Listener, program: &Path) -> io::Result<std::conver
     Ok(became?)
 }
 
-fn describe(listener: &Listener) -> String {
+fn describe(listener: &Listener, change: &Change) -> String {
     let mut text = String::new();
-    for socket in &listener.sockets {
+    for socket in change.sockets(&listener.sockets) {
         let port = if socket.port == Port::Pop3s { "pop3s" } else { "pop3" };
         let maker = if socket.is_of_a_unit { "unit" } else { "own" };
         let number = socket.as_fd().as_raw_fd();
         let _ = writeln!(text, "socket {number} {port} {maker}");
     }
     for (pid, slot) in listener.slots.processes() {
-        let Some(channel) = listener.channels.get(&pid) else { continue };
-        let number = channel.as_fd().as_raw_fd();
-        let state = if slot.authenticated { "authenticated" } else { "waiting" };
-        let source =
-            slot.source.map_or_else(|| "-".to_owned(), |source| source.address().to_string());
+        let channel = listener.channels.get(&pid).map(|channel| channel.as_fd().as_raw_fd());
+        let channel = channel.map_or_else(|| NONE.to_owned(), |number| number.to_string());
+        let state = if slot.authenticated { AUTHENTICATED } else { NONE };
+        let source = slot.source.map(|source| source.address().to_string());
+        let source = source.as_deref().unwrap_or(NONE);
+        let ending = if slot.ending { ENDING } else { NONE };
         let since = slot.since.as_nanos();
-        let _ = writeln!(text, "session {number} {pid} {since} {state} {source}");
+        let _ = writeln!(text, "session {channel} {pid} {since} {state} {source} {ending}");
+    }
+    for (until, source) in listener.slots.ended() {
+        let _ = writeln!(text, "ended {} {}", until.as_nanos(), source.address());
     }
     for source in listener.slots.regulars.all() {
         let _ = writeln!(text, "regular {}", source.address());

@@ -5,16 +5,18 @@
 //! worker. It is told by typed messages how sessions go, which are its own processes.
 
 mod accept;
+mod changes;
 mod handover;
 mod refusals;
 mod regulars;
+mod reload;
 mod service;
 mod slots;
 mod sockets;
 
 use std::io;
+use std::mem::take;
 use std::os::fd::RawFd;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -25,7 +27,8 @@ use crate::ffi::process::use_one_heap;
 use crate::monitor;
 use crate::settings::{Place, Settings};
 use accept::Listener;
-use handover::Handover;
+use handover::{Handover, Origin};
+use sockets::{Change, Listening};
 
 /// Descriptors that the listener needs besides one for each session.
 const DESCRIPTORS: u64 = 64;
@@ -39,43 +42,84 @@ pub enum Ground {
     Front,
 }
 
+/// Why the listener does not run.
+#[derive(Debug)]
+pub enum Failure {
+    /// The settings are wrong.
+    Mistake(String),
+    /// Something that it needs cannot be had on this host, now.
+    Host(String),
+}
+
+/// With settings that leave nothing to listen on.
+const NOWHERE: &str = "there is nowhere to listen: listen names no address, and listen-tls names none \
+                       or there is no certificate";
+
 /// Serves until it is told to stop. `journal` is the descriptor that events go through, which sessions
 /// keep.
 ///
 /// # Errors
 ///
 /// Says why it cannot.
-pub fn run(place: &Place, ground: Ground, journal: Option<RawFd>) -> Result<ExitCode, String> {
-    let program = handover::program();
+pub fn run(place: Place, ground: Ground, journal: Option<RawFd>) -> Result<(), Failure> {
+    let origin = Origin::find(from_root(place).map_err(host)?);
     use_one_heap();
     let handover = Handover::take();
     let is_new = handover.is_none();
     let mut handover = handover.unwrap_or_default();
-    let settings = Settings::load(place).map_err(|error| {
+    let settings = Settings::load(&origin.place).map_err(|error| {
         Log::default().log(&Event::SettingsRefused(&error));
-        error.to_string()
+        Failure::Mistake(error.to_string())
     })?;
-    let has_certificate = !settings.listen_tls.is_empty() && monitor::has_certificate(&settings);
-    let inherited =
-        if is_new { sockets::from_systemd() } else { Ok(std::mem::take(&mut handover.sockets)) };
-    let sockets =
-        inherited.and_then(|inherited| sockets::open(&settings, has_certificate, inherited));
-    let sockets = sockets.map_err(|error| {
-        Log::default().log(&Event::ServerFailure(&error.to_string()));
-        error.to_string()
-    })?;
-    if sockets.is_empty() {
-        return Err("listen and listen-tls name no address to listen on".to_owned());
-    }
+    let present = if is_new { sockets::from_systemd() } else { Ok(take(&mut handover.sockets)) };
+    let sockets = listen(&settings, present.map_err(host)?, is_new)?;
     if ground == Ground::Back && is_new && !service::is_there() {
-        nix::unistd::daemon(false, false).map_err(|error| format!("background: {error}"))?;
+        nix::unistd::daemon(false, false)
+            .map_err(|error| host(format!("going to the background: {error}")))?;
     }
     allow_descriptors(&settings);
-    monitor::preload();
-    let failed = |error: io::Error| format!("starting to listen: {error}");
-    let mut listener = Listener::new(settings, sockets, handover, journal).map_err(failed)?;
-    listener.serve(place, &program).map_err(failed)?;
-    Ok(ExitCode::SUCCESS)
+    Listener::new(origin, settings, sockets, handover, journal)
+        .and_then(|mut listener| listener.serve())
+        .map_err(|error| host(format!("listening: {error}")))
+}
+
+/// Makes the sockets that `settings` want and `present` lacks. A program that took over goes on with
+/// what it has rather than end all sessions.
+fn listen(
+    settings: &Settings,
+    present: Vec<Listening>,
+    is_new: bool,
+) -> Result<Vec<Listening>, Failure> {
+    let change = match Change::prepare(settings, is_for_tls(settings), &present) {
+        Ok(change) => change,
+        Err(error) if is_new => return Err(host(error)),
+        Err(error) => {
+            let _ = host(error);
+            return Ok(present);
+        }
+    };
+    let sockets = change.carry_through(present);
+    if sockets.is_empty() { Err(Failure::Mistake(NOWHERE.to_owned())) } else { Ok(sockets) }
+}
+
+/// Tells the journal, too: in the background nobody reads standard error.
+fn host(why: impl ToString) -> Failure {
+    let why = why.to_string();
+    Log::default().log(&Event::ServerFailure(&why));
+    Failure::Host(why)
+}
+
+/// The place as it is called from everywhere.
+fn from_root(place: Place) -> io::Result<Place> {
+    Ok(match place {
+        Place::Usual => Place::Usual,
+        Place::File(path) => Place::File(std::path::absolute(path)?),
+    })
+}
+
+/// Whether there is a certificate, so that TLS can begin at once.
+fn is_for_tls(settings: &Settings) -> bool {
+    !settings.listen_tls.is_empty() && monitor::has_certificate(settings)
 }
 
 /// Raises the soft limit to what all sessions need, as far as the hard one allows.

@@ -35,9 +35,14 @@ impl Refusals {
         Some(std::mem::take(&mut self.unlogged))
     }
 
-    /// Whether [`Self::overdue`] will have something to tell.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.unlogged > 0
+    /// The count that is left, due or not.
+    pub(super) fn take_unlogged(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.unlogged)).filter(|unlogged| *unlogged > 0)
+    }
+
+    /// When [`Self::overdue`] will have something to tell.
+    pub(super) fn due(&self) -> Option<Duration> {
+        (self.unlogged > 0).then_some(self.silent_until)
     }
 
     /// All refusals since the start.
@@ -76,8 +81,18 @@ mod tests {
         refusals.note(at(0));
         refusals.note(at(1));
         assert_eq!(refusals.overdue(at(9)), None);
-        assert!(refusals.is_waiting());
+        assert_eq!(refusals.due(), Some(at(10)));
         assert_eq!(refusals.overdue(at(10)), Some(1));
+        assert_eq!(refusals.overdue(at(30)), None);
+    }
+
+    #[test]
+    fn count_can_be_told_before_it_is_due() {
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.take_unlogged(), None);
+        refusals.note(at(0));
+        refusals.note(at(1));
+        assert_eq!(refusals.take_unlogged(), Some(1));
         assert_eq!(refusals.overdue(at(30)), None);
     }
 }

@@ -35,13 +35,40 @@ pub(super) fn stopping(status: &str) {
 }
 
 /// What `systemctl status` shows.
-pub(super) fn status(text: &str) {
+fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
 }
 
 /// The listener is well.
 pub(super) fn alive() {
     tell(&[NotifyState::Watchdog]);
+}
+
+/// The status is shown once in so long, when it has changed.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is shown, and when.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    shown: String,
+    at: Duration,
+    /// Whether something has happened since.
+    pub(super) is_old: bool,
+}
+
+impl Status {
+    /// When it is to be shown again.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.is_old.then(|| self.at + STATUS_PAUSE)
+    }
+
+    pub(super) fn show(&mut self, text: String, now: Duration) {
+        self.is_old = false;
+        if text != self.shown {
+            status(&text);
+            (self.shown, self.at) = (text, now);
+        }
+    }
 }
 
 /// Gives a socket to keep across a restart (FileDescriptorStoreMax=, systemd.service(5)).

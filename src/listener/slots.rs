@@ -52,6 +52,29 @@ pub(super) enum Full {
     Unauthenticated,
 }
 
+impl Full {
+    /// What the client reads.
+    pub(super) fn reply(self) -> &'static [u8] {
+        match self {
+            Self::Sessions | Self::Unauthenticated => {
+                b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
+            }
+            Self::Source => b"-ERR [SYS/TEMP] too many connections from your address\r\n",
+            Self::TooOften => b"-ERR [LOGIN-DELAY] too many connections in a short time\r\n",
+        }
+    }
+
+    /// What the journal says.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions limit reached",
+            Self::Unauthenticated => "limit of sessions without login reached",
+            Self::Source => "per source limit reached",
+            Self::TooOften => "per source limit reached, with sessions that have just ended",
+        }
+    }
+}
+
 /// What is to be done about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -120,6 +143,11 @@ impl Slots {
         self.live.iter().map(|(pid, slot)| (*pid, slot))
     }
 
+    /// What still counts of sessions that have ended: until when, and for whom.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (Duration, Source)> {
+        self.ended.iter().map(|Reverse(ended)| *ended)
+    }
+
     /// Whether a client from `source` may have one more session.
     pub(super) fn admit(&mut self, source: Option<Source>, now: Duration) -> Admission {
         self.forget_ended(now);
@@ -145,6 +173,12 @@ impl Slots {
         }
         self.unauthenticated += usize::from(!slot.authenticated);
         self.live.insert(pid, slot);
+    }
+
+    /// Notes a session that has ended, and counts for its source until then.
+    pub(super) fn insert_ended(&mut self, until: Duration, source: Source) {
+        self.ended.push(Reverse((until, source)));
+        *self.ended_per_source.entry(source).or_default() += 1;
     }
 
     /// Notes that a session has learned where its client is; whether that source may have it.
@@ -186,8 +220,7 @@ impl Slots {
             decrease(&mut self.per_source, source);
             let counts_until = slot.since + self.limits.slot;
             if counts_until > now {
-                self.ended.push(Reverse((counts_until, source)));
-                *self.ended_per_source.entry(source).or_default() += 1;
+                self.insert_ended(counts_until, source);
             }
         }
         true

@@ -1,4 +1,5 @@
-//! The sockets that the listener accepts on: handed over by systemd, by the program before, or made here.
+//! The sockets that the listener accepts on: handed over by systemd, by the program before, or made
+//! here.
 
 use std::fmt;
 use std::io;
@@ -8,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libsystemd::activation::receive_descriptors_with_names;
 use listenfd::ListenFd;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen,
+    setsockopt, shutdown, socket, sockopt,
 };
 
 use super::service;
@@ -47,7 +48,7 @@ impl fmt::Display for Unlistenable {
         if self.source.kind() == io::ErrorKind::AddrInUse {
             f.write_str(
                 "; another program has it (popa3d.socket? systemctl stop popa3d.socket \
-                 popa3ds.socket)",
+                 popa3ds.socket), or another address that is named here takes it in",
             )?;
         }
         Ok(())
@@ -83,13 +84,7 @@ impl Listening {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
-        let socket = match socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None) {
-            // A kernel without IPv6 has no [::] to listen on, but all that is there.
-            Err(nix::Error::EAFNOSUPPORT) if address.ip().is_unspecified() => {
-                return Self::new((Ipv4Addr::UNSPECIFIED, address.port()).into(), port);
-            }
-            socket => socket?,
-        };
+        let socket = stream_socket(family)?;
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
         if address.is_ipv6() {
             // [::] is for both, whatever net.ipv6.bindv6only says.
@@ -100,16 +95,50 @@ impl Listening {
         Self::of(socket, port, false)
     }
 
+    /// Listens to nobody until [`Self::listen_again`], in whatever process the socket is open: the service
+    /// manager, which keeps it, takes its time to let it go.
+    fn fall_silent(&self) {
+        // Linux takes this for the end of listening, and lets others with SO_REUSEADDR have the port.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
+    }
+
+    fn listen_again(&self) {
+        let _ = Backlog::new(BACKLOG).and_then(|backlog| listen(&self.socket, backlog));
+        // The service manager does not keep what fell silent.
+        self.keep();
+    }
+
+    /// A restart finds it still listening.
+    fn keep(&self) {
+        let kept = KEPT.iter().find(|(_, port)| *port == self.port);
+        kept.into_iter().for_each(|(name, _)| service::keep(name, self.as_fd()));
+    }
+
+    fn is(&self, wanted: (SocketAddr, Port)) -> bool {
+        (self.address, self.port) == wanted
+    }
+
+    fn is_among(&self, wanted: &[(SocketAddr, Port)]) -> bool {
+        wanted.iter().any(|wanted| self.is(*wanted))
+    }
+
     /// The next connection; `None` when there is none.
     ///
     /// # Errors
     ///
     /// accept(2)'s, such as those of a lack of descriptors.
     pub(super) fn accept(&self) -> io::Result<Option<Connection>> {
-        match self.socket.accept() {
-            Ok((stream, peer)) => Ok(Some(Connection::accepted(stream, peer, self.port))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            match self.socket.accept() {
+                Ok((stream, peer)) => {
+                    return Ok(Some(Connection::accepted(stream, peer, self.port)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                // This one is gone, and says nothing about the next.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -157,40 +186,117 @@ pub(super) fn from_systemd() -> Result<Vec<Listening>, Unlistenable> {
     Ok(found)
 }
 
-/// Makes the sockets that `settings` want and `inherited` does not have; lets those of `inherited` go
-/// that they do not want any more. Where a socket unit made some, those are all there are.
-///
-/// # Errors
-///
-/// Says which one cannot be had.
-pub(super) fn open(
-    settings: &Settings,
-    has_certificate: bool,
-    inherited: Vec<Listening>,
-) -> Result<Vec<Listening>, Unlistenable> {
-    if inherited.iter().any(|listening| listening.is_of_a_unit) {
-        return Ok(inherited.into_iter().filter(|listening| listening.is_of_a_unit).collect());
-    }
-    let pop3 = settings.listen.iter().map(|address| (*address, Port::Pop3));
-    let pop3s = settings.listen_tls.iter().map(|address| (*address, Port::Pop3s));
-    let wanted: Vec<_> = pop3.chain(pop3s.filter(|_| has_certificate)).collect();
-    let (mut found, unwanted): (Vec<_>, Vec<_>) = inherited
-        .into_iter()
-        .partition(|listening| wanted.contains(&(listening.address, listening.port)));
-    // First: one of them may have the port that another one is to get.
-    drop(unwanted);
-    KEPT.iter().for_each(|(name, _)| service::let_go(name));
-    for (address, port) in wanted {
-        if found.iter().any(|listening| (listening.address, listening.port) == (address, port)) {
-            continue;
-        }
-        let failed = |source| Unlistenable { address: address.to_string(), source };
-        found.push(Listening::new(address, port).map_err(failed)?);
-    }
-    // A restart finds them still listening.
-    for listening in &found {
-        let name = KEPT.iter().find(|(_, port)| *port == listening.port).map(|(name, _)| *name);
-        name.into_iter().for_each(|name| service::keep(name, listening.as_fd()));
-    }
-    Ok(found)
+/// What other settings change, so far: undone by [`Self::undo`], or carried through.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The addresses that are wanted.
+    wanted: Vec<(SocketAddr, Port)>,
+    /// Those of them that were not there.
+    made: Vec<Listening>,
+    /// Whether those that are not wanted have stopped to listen, to make room.
+    is_silenced: bool,
 }
+
+impl Change {
+    /// Makes the sockets that `settings` want and `present` does not have. Where a socket unit made
+    /// some, those are all there are.
+    ///
+    /// # Errors
+    ///
+    /// Says which one cannot be had; all is as it was then.
+    pub(super) fn prepare(
+        settings: &Settings,
+        has_certificate: bool,
+        present: &[Listening],
+    ) -> Result<Self, Unlistenable> {
+        let mut change = Self { wanted: Vec::new(), made: Vec::new(), is_silenced: false };
+        if present.iter().any(|listening| listening.is_of_a_unit) {
+            return Ok(change);
+        }
+        let pop3 = settings.listen.iter().map(|address| (*address, Port::Pop3));
+        let pop3s = settings.listen_tls.iter().map(|address| (*address, Port::Pop3s));
+        change.wanted = pop3
+            .chain(pop3s.filter(|_| has_certificate))
+            .map(|(address, port)| (on_this_kernel(address), port))
+            .collect();
+        let missing: Vec<_> = change
+            .wanted
+            .iter()
+            .filter(|wanted| !present.iter().any(|listening| listening.is(**wanted)))
+            .copied()
+            .collect();
+        for (address, port) in missing {
+            let mut made = Listening::new(address, port);
+            let is_taken = |made: &io::Result<Listening>| {
+                made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+            };
+            if is_taken(&made) && !change.is_silenced {
+                // By one of those that nobody wants any more, it may be.
+                change.is_silenced = true;
+                change.unwanted(present).for_each(Listening::fall_silent);
+                made = Listening::new(address, port);
+            }
+            match made {
+                Ok(made) => change.made.push(made),
+                Err(source) => {
+                    change.undo(present);
+                    return Err(Unlistenable { address: address.to_string(), source });
+                }
+            }
+        }
+        Ok(change)
+    }
+
+    /// All stays as it was before.
+    pub(super) fn undo(self, present: &[Listening]) {
+        // First: they may have the ports that the others are to get back.
+        drop(self.made);
+        if self.is_silenced {
+            let unwanted = present.iter().filter(|listening| !listening.is_among(&self.wanted));
+            unwanted.for_each(Listening::listen_again);
+        }
+    }
+
+    /// The sockets that there are from now on; the service manager keeps them for a restart.
+    pub(super) fn carry_through(self, present: Vec<Listening>) -> Vec<Listening> {
+        let mut sockets = present;
+        sockets.retain(|listening| self.keeps(listening));
+        sockets.extend(self.made);
+        KEPT.iter().for_each(|(name, _)| service::let_go(name));
+        sockets.iter().filter(|listening| !listening.is_of_a_unit).for_each(Listening::keep);
+        sockets
+    }
+
+    /// The same, for another program to carry through.
+    pub(super) fn sockets<'a>(
+        &'a self,
+        present: &'a [Listening],
+    ) -> impl Iterator<Item = &'a Listening> {
+        present.iter().filter(|listening| self.keeps(listening)).chain(&self.made)
+    }
+
+    fn unwanted<'a>(&'a self, present: &'a [Listening]) -> impl Iterator<Item = &'a Listening> {
+        present.iter().filter(|listening| !self.keeps(listening))
+    }
+
+    /// Where a socket unit made some, nothing is wanted but those.
+    fn keeps(&self, listening: &Listening) -> bool {
+        listening.is_of_a_unit || listening.is_among(&self.wanted)
+    }
+}
+
+/// A kernel without IPv6 has no [::] to listen on, but all that is there.
+fn on_this_kernel(address: SocketAddr) -> SocketAddr {
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    if is_any && stream_socket(AddressFamily::Inet6).err() == Some(nix::Error::EAFNOSUPPORT) {
+        return (Ipv4Addr::UNSPECIFIED, address.port()).into();
+    }
+    address
+}
+
+fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
+    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+}
+
+#[cfg(test)]
+mod tests;

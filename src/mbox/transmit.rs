@@ -53,23 +53,12 @@ impl std::error::Error for TransmitError {
     }
 }
 
-/// Buffers, to be made once a session. Pages of them that no message needs stay untouched.
+/// Buffers, to be made once a session; as large as the largest message needed so far, and no larger than
+/// a block.
+#[derive(Default)]
 pub struct Workspace {
     input: Vec<u8>,
     output: Vec<u8>,
-}
-
-impl Workspace {
-    /// Reserves addresses, no memory yet.
-    pub fn new() -> Self {
-        Self { input: vec![0; BLOCK], output: Vec::with_capacity(2 * BLOCK + 1) }
-    }
-}
-
-impl Default for Workspace {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// Where the octets of a message come from.
@@ -104,8 +93,12 @@ pub fn transmit(
     let mut block = if top.is_some() { TOP_BLOCK } else { BLOCK };
     while !served.is_empty() {
         let left = usize::try_from(served.end - served.start).unwrap_or(usize::MAX);
-        let Some(mut input) = workspace.input.get_mut(..left.min(block)) else { break };
+        let want = left.min(block);
         block = BLOCK;
+        if workspace.input.len() < want {
+            workspace.input.resize(want, 0);
+        }
+        let Some(mut input) = workspace.input.get_mut(..want) else { break };
         source.read_exact_at(input, served.start).map_err(TransmitError::reading)?;
         served.start += input.len() as u64;
         if let Some(end) = top.as_mut().and_then(|top| top.end(input)) {
@@ -113,6 +106,8 @@ pub fn transmit(
             served.end = served.start;
         }
         workspace.output.clear();
+        // A block of nothing but line ends becomes twice as long; one that begins with a dot, by one.
+        workspace.output.reserve(2 * input.len() + 1);
         encoder.encode(input, &mut workspace.output);
         if served.is_empty() {
             workspace.output.extend_from_slice(completion(encoder.before));
@@ -220,7 +215,7 @@ mod tests {
             sent.extend_from_slice(piece);
             Ok(())
         };
-        transmit(&mut Workspace::new(), &mut &file(mailbox), &message, lines, sink).unwrap();
+        transmit(&mut Workspace::default(), &mut &file(mailbox), &message, lines, sink).unwrap();
         sent
     }
 
@@ -266,7 +261,8 @@ mod tests {
         let mailbox = b"From a\nS: x\n\nbody\n";
         let message = index(mailbox).messages()[0];
         let shrunk = file(&mailbox[..12]);
-        let sent = transmit(&mut Workspace::new(), &mut &shrunk, &message, None, &mut |_| Ok(()));
+        let sent =
+            transmit(&mut Workspace::default(), &mut &shrunk, &message, None, &mut |_| Ok(()));
         assert!(matches!(sent, Err(TransmitError::Shrunk)));
     }
 }

@@ -48,7 +48,8 @@ pub(super) struct Seals {
 impl Window {
     pub(super) fn new() -> Self {
         Self {
-            buffer: vec![0; CARRY + BLOCK],
+            // Grows to what is read at once: most mailboxes are smaller than a block.
+            buffer: vec![0; CARRY],
             filled: CARRY..CARRY,
             block: 0,
             next: 0,
@@ -87,6 +88,9 @@ impl Window {
 
         let left = usize::try_from(self.end.saturating_sub(self.next)).unwrap_or(usize::MAX);
         let want = left.min(BLOCK);
+        if self.buffer.len() < CARRY + want {
+            self.buffer.resize(CARRY + want, 0);
+        }
         if let Some(room) = self.buffer.get_mut(CARRY..CARRY + want) {
             file.read_exact_at(room, self.next)?;
             if let Some(seals) = &mut self.seals {

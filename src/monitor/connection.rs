@@ -1,6 +1,7 @@
 //! Taking the client's connection from whoever accepted it.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,6 +25,8 @@ pub struct Connection {
     stream: TcpStream,
     client: Option<(IpAddr, u16)>,
     port: Port,
+    /// Whether the client has broken it already, so that its address cannot be had either.
+    is_over: bool,
 }
 
 /// Which of its two ports a connection came to.
@@ -72,10 +75,12 @@ pub fn take() -> Result<Connection, NotPassed> {
         return Err(NotPassed("the socket is not an accepted connection (Accept=yes is missing)"));
     }
     detach_standard_streams(&stream);
-    let client = stream.peer_addr().ok().map(|peer| (peer.ip().to_canonical(), peer.port()));
+    let peer = stream.peer_addr();
+    let is_over = peer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotConnected);
+    let client = peer.ok().map(|peer| (peer.ip().to_canonical(), peer.port()));
     let port = port.unwrap_or_else(|| Port::of(stream.local_addr().ok()));
     tune(&stream);
-    Ok(Connection { stream, client, port })
+    Ok(Connection { stream, client, port, is_over })
 }
 
 impl Connection {
@@ -83,13 +88,20 @@ impl Connection {
     #[must_use]
     pub fn accepted(stream: TcpStream, peer: SocketAddr, port: Port) -> Self {
         tune(&stream);
-        Self { stream, client: Some((peer.ip().to_canonical(), peer.port())), port }
+        let client = Some((peer.ip().to_canonical(), peer.port()));
+        Self { stream, client, port, is_over: false }
     }
 
     /// The client's address and port; `None` when it is not on a network.
     #[must_use]
     pub fn client(&self) -> Option<(IpAddr, u16)> {
         self.client
+    }
+
+    /// Whether there is nobody to serve. Health checks and scanners often go as soon as they came,
+    /// and without an address they would pass for clients of this host.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// Whether the client speaks TLS from the first octet on.

@@ -67,6 +67,7 @@ mod tests {
     use crate::channel::{Answer, Encryption, Ending, Method, Request, Secret, ToMonitor, Totals};
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
+    use crate::monitor::prepared::Prepared;
     use crate::monitor::session;
     use crate::monitor::starter::Starter;
     use crate::monitor::tls::certificates::tests::Files;
@@ -91,7 +92,8 @@ mod tests {
             worker(theirs)
         });
         let worker = WorkerProcess::of(pid.unwrap(), ours);
-        session::run(worker, &settings, Starter::SuperServer, &mut Log::default())
+        let prepared = &mut Prepared::default();
+        session::run(worker, &settings, Starter::SuperServer, prepared, &mut Log::default())
     }
 
     fn refused(worker: impl FnOnce(&ToMonitor)) -> String {

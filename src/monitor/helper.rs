@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Group, Pid};
+use nix::unistd::Pid;
 
 use super::account::Account;
+use super::prepared::Prepared;
 use crate::as_user::{self, Locking, Task};
 use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
-use crate::ffi::process::fork;
+use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
 
 /// How much longer than the lock's time-out opening may take, on a slow file system.
@@ -25,12 +26,13 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(300);
 /// Between looks at a helper that is about to end.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// The group that may make files in the spool (Debian Policy 11.6).
-const SPOOL_GROUP: &str = "mail";
-
 /// What a helper has to know to open the mailbox of `account`, and to finish what `record` says.
-pub(super) fn task(account: &Account, settings: &Settings, record: Option<File>) -> Task {
-    let spool_group = Group::from_name(SPOOL_GROUP).ok().flatten().map(|group| group.gid);
+pub(super) fn task(
+    account: &Account,
+    settings: &Settings,
+    prepared: &Prepared,
+    record: Option<File>,
+) -> Task {
     Task {
         uid: account.uid,
         gid: account.gid,
@@ -40,7 +42,7 @@ pub(super) fn task(account: &Account, settings: &Settings, record: Option<File>)
             timeout: settings.lock_timeout.0,
             dotlock: settings.dotlock,
             stale_after: settings.dotlock_stale_after.0,
-            spool_group,
+            spool_group: prepared.spool_group(),
         },
         record,
     }
@@ -81,7 +83,7 @@ impl Helper {
     /// There is no process or no memory for it, or it died.
     pub(super) fn open(task: &Task) -> io::Result<Opened> {
         let (ours, theirs) = pair()?;
-        let pid = fork(|| as_user::run(task, theirs))?;
+        let pid = fork_without_modules(|| as_user::run(task, theirs))?;
         let mut helper = Self { pid, channel: Some(ours) };
         // Finishing an interrupted update takes as long as writing the mailbox.
         let patience = if task.record.is_some() { RECOVERY_PATIENCE } else { PATIENCE };

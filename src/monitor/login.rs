@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::account::{self, Account};
+use super::prepared::Prepared;
 use super::watchdog::Watchdog;
 use crate::channel::Secret;
 use crate::event::{Event, Session, printable};
 use crate::ffi::pam::{Failure, Password, Transaction};
 use crate::settings::Settings;
 
-const SERVICE: &CStr = c"popa3d";
+pub(super) const SERVICE: &CStr = c"popa3d";
 const TERMINAL: &CStr = c"popa3d";
 
 /// Where libpam finds the service (pam.conf(5)).
@@ -29,64 +30,43 @@ pub(super) struct LoggedIn {
 }
 
 /// Why there is no session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
     /// User or password or account; all of them alike for the client.
-    Credentials,
-    /// This host could not find out.
-    Impossible,
-}
-
-/// Loads what sessions of this process's children will need, so that each finds it in memory: the
-/// modules of PAM, and of the name service. Nothing here is secret.
-pub fn preload() {
-    crate::ffi::pam::preload(SERVICE);
-    // Nobody is called so: all modules are asked.
-    let _ = account::find(c"popa3d no such user");
+    Credentials {
+        /// For the journal.
+        reason: String,
+        /// When the client may be told.
+        answer_at: Instant,
+    },
+    /// This host could not find out, for this reason.
+    Impossible(String),
 }
 
 /// Lets PAM judge `user` and `password` and opens the PAM session. Who comes by a certificate has
 /// no password; PAM judges the account then.
 ///
 /// A refusal takes as long for an unknown user, a wrong password, root and a locked account: PAM
-/// runs for each of them, and the answer waits for the same delay.
+/// runs for each of them, and the answer has to wait for the same time.
 pub(super) fn log_in(
     user: &[u8],
     password: Option<&Secret>,
     settings: &Settings,
     log: &mut Session,
     worker: BorrowedFd<'_>,
+    prepared: &mut Prepared,
 ) -> Result<LoggedIn, Denied> {
     let asked = Instant::now();
     let mut delay = settings.failure_delay.0;
     let result = {
-        let watchdog = match Watchdog::start(settings.pam_timeout.0, log, worker) {
-            Ok(watchdog) => watchdog,
-            Err(error) => {
-                log.log(&Event::LoginImpossible(&error.to_string()));
-                return Err(Denied::Impossible);
-            }
-        };
-        let mut attempt = Attempt { log, delay: &mut delay, watchdog: &watchdog };
+        let watchdog = Watchdog::start(settings.pam_timeout.0, log, worker)
+            .map_err(|error| Denied::Impossible(error.to_string()))?;
+        let mut attempt = Attempt { log, delay: &mut delay, watchdog: &watchdog, prepared };
         attempt.run(user, password)
     };
-    match result {
-        Ok(logged_in) => {
-            log.log(&Event::LoginPassed);
-            Ok(logged_in)
-        }
-        Err(Refused::ForReason(reason)) => {
-            log.log(&Event::LoginFailed(&reason));
-            log.user = None;
-            std::thread::sleep(delay.saturating_sub(asked.elapsed()));
-            Err(Denied::Credentials)
-        }
-        Err(Refused::Impossible(reason)) => {
-            log.log(&Event::LoginImpossible(&reason));
-            log.user = None;
-            Err(Denied::Impossible)
-        }
-    }
+    result.map_err(|refused| match refused {
+        Refused::ForReason(reason) => Denied::Credentials { reason, answer_at: asked + delay },
+        Refused::Impossible(reason) => Denied::Impossible(reason),
+    })
 }
 
 impl LoggedIn {
@@ -129,6 +109,7 @@ struct Attempt<'a> {
     log: &'a mut Session,
     delay: &'a mut std::time::Duration,
     watchdog: &'a Watchdog,
+    prepared: &'a mut Prepared,
 }
 
 impl Attempt<'_> {
@@ -164,7 +145,8 @@ impl Attempt<'_> {
         let proof = proof
             .or_else(|| impossible_password().map(Proof::Password))
             .ok_or_else(|| Refused::Impossible("the kernel has no random numbers".to_owned()))?;
-        let mut pam = Transaction::start(SERVICE, &asked)?;
+        let mut pam = self.prepared.transaction()?;
+        pam.set_user(&asked)?;
         let judged = self.judge(&mut pam, proof);
         *self.delay = (*self.delay).max(pam.wanted_delay());
         for message in pam.take_messages() {

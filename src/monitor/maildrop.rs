@@ -106,7 +106,7 @@ impl Session<'_> {
                 return Err(Refusal::Temporary);
             }
         };
-        let task = task(account, self.settings, record);
+        let task = task(account, self.settings, self.prepared, record);
         Ok((task, lock))
     }
 
@@ -278,7 +278,7 @@ impl Session<'_> {
     fn finish_commit(&self, user: &MailUser) -> Result<(), String> {
         let account = &user.logged_in.account;
         let record = redo_records::open(&account.name).map_err(|error| error.to_string())?;
-        let opened = Helper::open(&task(account, self.settings, record));
+        let opened = Helper::open(&task(account, self.settings, self.prepared, record));
         match opened.map_err(|error| error.to_string())? {
             Opened::Mailbox { helper, recovery: Some(recovery), .. } => {
                 self.settle(user, &recovery);

@@ -5,13 +5,17 @@
 //! mailbox. It is the only process that writes to the journal.
 
 mod account;
+mod authorization;
 mod connection;
 mod handshake;
 mod helper;
 mod login;
+mod login_delay;
 mod maildrop;
 mod permission;
+mod prepared;
 mod privileges;
+mod proxied;
 mod recovery;
 mod redo_records;
 mod remembered_ids;
@@ -26,7 +30,7 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
-pub use login::preload;
+pub use prepared::{PAM_DIRECTORIES, Prepared};
 pub use recovery::recover_all;
 pub use tls::{has_certificate, report as report_certificates};
 
@@ -44,41 +48,55 @@ const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try a
 /// settings of `config`.
 #[must_use]
 pub fn serve(connection: Connection, config: &Place) -> ExitCode {
+    if connection.is_over() {
+        return ExitCode::SUCCESS;
+    }
     use_one_heap();
-    let mut log = begin(&connection);
+    let client = connection.client();
+    let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(error) => {
+            log.log(&Event::SessionStarted);
             log.log(&Event::SettingsRefused(&error));
             connection.turn_away(OUT_OF_ORDER);
             return ExitCode::FAILURE;
         }
     };
-    let is_well = serve_with(connection, &settings, Starter::SuperServer, &mut log);
+    let prepared = &mut Prepared::default();
+    let is_well = serve_with(connection, &settings, Starter::SuperServer, prepared, &mut log);
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The same for one that the listener accepted, in a process of its own; returns its exit status.
 #[must_use]
-pub fn serve_accepted(connection: Connection, settings: &Settings, listener: &ToListener) -> i32 {
-    let mut log = begin(&connection);
-    i32::from(!serve_with(connection, settings, Starter::Listener(listener), &mut log))
-}
-
-fn begin(connection: &Connection) -> LogSession {
+pub fn serve_accepted(
+    connection: Connection,
+    settings: &Settings,
+    listener: &ToListener,
+    prepared: &mut Prepared,
+) -> i32 {
+    prepared.keep_modules();
     let client = connection.client();
-    let log = LogSession { id: random_number(), client, ..LogSession::default() };
-    log.log(&Event::SessionStarted);
-    log
+    let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
+    i32::from(!serve_with(connection, settings, Starter::Listener(listener), prepared, &mut log))
 }
 
 fn serve_with(
     connection: Connection,
     settings: &Settings,
     starter: Starter<'_>,
+    prepared: &mut Prepared,
     log: &mut LogSession,
 ) -> bool {
-    let worker = match WorkerProcess::start(&connection, settings) {
+    let client = connection.client();
+    if settings.is_proxy(client) {
+        // Whose session it is remains to be seen.
+        (log.client, log.proxy) = (None, client);
+    } else {
+        log.log(&Event::SessionStarted);
+    }
+    let worker = match WorkerProcess::start(&connection, settings, prepared) {
         Ok(worker) => worker,
         Err(error) => {
             log.log(&Event::ServerFailure(&error));
@@ -88,7 +106,7 @@ fn serve_with(
     };
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
-    match session::run(worker, settings, starter, log) {
+    match session::run(worker, settings, starter, prepared, log) {
         Ok(()) => true,
         Err(reason) => {
             log.log(&Event::WorkerFailed(&reason));

@@ -5,11 +5,13 @@ use crate::channel::Request;
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Behind a proxy, which has yet to say who the client is.
+    AwaitingProxy,
     /// Nobody is logged in.
     AwaitingLogin,
     /// Nobody is logged in, and a TLS handshake is under way.
     Handshaking,
-    /// There is no TLS, so there is no session either.
+    /// There is no TLS, or the client was turned away, so there is no session either.
     Finished,
     /// Logged in; the worker reads the mailbox, which is locked.
     Scanning,
@@ -21,12 +23,21 @@ pub(super) enum Phase {
 
 /// The table.
 pub(super) fn allows(phase: Phase, request: &Request) -> bool {
-    use Phase::{AwaitingLogin, Finished, Handshaking, MaildropOpen, Scanning, Updating};
+    use Phase::{
+        AwaitingLogin, AwaitingProxy, Finished, Handshaking, MaildropOpen, Scanning, Updating,
+    };
     matches!(
         (phase, request),
         (
+            AwaitingProxy,
+            Request::NoLandlock
+                | Request::Proxied { .. }
+                | Request::ProxyRefused(_)
+                | Request::End { .. }
+        ) | (
             AwaitingLogin,
             Request::NoLandlock
+                | Request::ProxyRefused(_)
                 | Request::OffersTls
                 | Request::BeginTls
                 | Request::HandshakeFailed(_)
@@ -60,6 +71,16 @@ mod tests {
     use super::*;
     use crate::channel::{Method, Secret, Totals, Trouble};
 
+    const ALL: [Phase; 7] = [
+        Phase::AwaitingProxy,
+        Phase::AwaitingLogin,
+        Phase::Handshaking,
+        Phase::Finished,
+        Phase::Scanning,
+        Phase::MaildropOpen,
+        Phase::Updating,
+    ];
+
     #[test]
     fn nothing_touches_a_mailbox_before_login() {
         for request in [
@@ -71,7 +92,9 @@ mod tests {
             Request::Commit { deleted: Totals::default(), left: Totals::default() },
             Request::Abandon(Trouble::Changed),
         ] {
-            assert!(!allows(Phase::AwaitingLogin, &request), "{request:?}");
+            for phase in [Phase::AwaitingProxy, Phase::AwaitingLogin] {
+                assert!(!allows(phase, &request), "{phase:?} {request:?}");
+            }
         }
     }
 
@@ -79,10 +102,41 @@ mod tests {
     fn nothing_is_signed_but_in_a_handshake() {
         let sign = Request::Sign { certificate: 0, scheme: 0x0804, input: Vec::new() };
         assert!(allows(Phase::Handshaking, &sign));
-        for phase in [Phase::AwaitingLogin, Phase::Scanning, Phase::MaildropOpen, Phase::Updating] {
+        for phase in ALL.into_iter().filter(|phase| *phase != Phase::Handshaking) {
             assert!(!allows(phase, &sign), "{phase:?}");
             assert!(!allows(phase, &Request::OpenTicket(Vec::new())), "{phase:?}");
             assert!(!allows(phase, &Request::SealTicket(Secret::new(b""))), "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_named_where_a_proxy_has_to_and_nowhere_else() {
+        let proxied = Request::Proxied { client: None, tls: None };
+        assert!(allows(Phase::AwaitingProxy, &proxied));
+        for phase in ALL.into_iter().filter(|phase| *phase != Phase::AwaitingProxy) {
+            assert!(!allows(phase, &proxied), "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_header_of_a_proxy_comes_first() {
+        for request in [
+            Request::OffersTls,
+            Request::BeginTls,
+            Request::PlaintextRefused,
+            Request::HandshakeFailed(String::new()),
+            Request::LoginByCertificate { user: Vec::new() },
+        ] {
+            assert!(!allows(Phase::AwaitingProxy, &request), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn header_is_refused_before_login_or_not_at_all() {
+        let refused = Request::ProxyRefused(String::new());
+        for phase in ALL {
+            let may_be = matches!(phase, Phase::AwaitingProxy | Phase::AwaitingLogin);
+            assert_eq!(allows(phase, &refused), may_be, "{phase:?}");
         }
     }
 
@@ -93,7 +147,7 @@ mod tests {
             password: Secret::new(b""),
             method: Method::UserPass,
         };
-        for phase in [Phase::Handshaking, Phase::Scanning, Phase::MaildropOpen, Phase::Updating] {
+        for phase in ALL.into_iter().filter(|phase| *phase != Phase::AwaitingLogin) {
             assert!(!allows(phase, &login()), "{phase:?}");
             let by_certificate = Request::LoginByCertificate { user: Vec::new() };
             assert!(!allows(phase, &by_certificate), "{phase:?}");
@@ -102,7 +156,7 @@ mod tests {
 
     #[test]
     fn nothing_is_removed_unless_the_mailbox_is_locked_for_update() {
-        for phase in [Phase::AwaitingLogin, Phase::Scanning, Phase::MaildropOpen] {
+        for phase in ALL.into_iter().filter(|phase| *phase != Phase::Updating) {
             let commit = Request::Commit { deleted: Totals::default(), left: Totals::default() };
             assert!(!allows(phase, &commit), "{phase:?}");
             assert!(!allows(phase, &Request::Delete(Vec::new())), "{phase:?}");

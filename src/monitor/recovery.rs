@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::account;
 use super::helper::{Helper, Opened, task};
+use super::prepared::Prepared;
 use super::random_number;
 use super::redo_records;
 use super::session_lock::{Acquired, SessionLock};
@@ -102,7 +103,7 @@ fn recover(user: &str, settings: &Settings, log: &Log) -> Result<String, String>
             return Ok(settle(user, user, &gone, log));
         }
     };
-    let task = task(&account, settings, Some(record));
+    let task = task(&account, settings, &Prepared::default(), Some(record));
     let mailbox = task.mailbox.display().to_string();
     match Helper::open(&task).map_err(|error| error.to_string())? {
         Opened::Mailbox { helper, recovery, .. } => {

@@ -7,15 +7,16 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::helper::Helper;
-use super::login::{self, Denied, LoggedIn};
+use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
+use super::prepared::Prepared;
 use super::privileges;
 use super::starter::Starter;
 use super::stop_signal::StopSignal;
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
-use crate::channel::{Answer, Ending, Method, Refusal, Request, Secret, Totals};
+use crate::channel::{Answer, Ending, Method, Request, Totals};
 use crate::event::{Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
@@ -37,17 +38,18 @@ pub(super) fn run(
     worker: WorkerProcess,
     settings: &Settings,
     starter: Starter<'_>,
+    prepared: &mut Prepared,
     log: &mut Log,
 ) -> Result<(), String> {
-    let status = Some(format!("{}: AUTHORIZATION", log.client_text()));
-    let client = log.client.map(|(address, _)| address);
-    let takes_plaintext = settings.plaintext_login.allows(client);
+    let status = Some(in_authorization(log));
     let mut session = Session {
         worker,
         settings,
         starter,
+        prepared,
         log,
         attempts: 0,
+        delays: LoginDelays::new(settings),
         user: None,
         helper: None,
         result: None,
@@ -56,7 +58,6 @@ pub(super) fn run(
         stop: StopSignal::hold(),
         was_stopped: false,
         keys: Keys::default(),
-        takes_plaintext,
         refused_plaintext: false,
         has_no_landlock: false,
     };
@@ -81,13 +82,21 @@ pub(super) fn run(
     }
 }
 
+/// The status of a session in which nobody is logged in.
+pub(super) fn in_authorization(log: &Log) -> String {
+    format!("{}: AUTHORIZATION", log.client_text())
+}
+
 /// A session under way.
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
-    starter: Starter<'a>,
+    pub(super) starter: Starter<'a>,
+    pub(super) prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
-    attempts: u32,
+    pub(super) attempts: u32,
+    /// What is remembered of logins that failed; `None` when that is turned off or out of order.
+    pub(super) delays: Option<LoginDelays>,
     /// Set from a successful login on.
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
@@ -98,7 +107,7 @@ pub(super) struct Session<'a> {
     /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
     pub(super) ranges: u64,
     /// For `systemctl status`, when the session stays so for a moment.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
     /// process at once.
     pub(super) stop: Option<StopSignal>,
@@ -106,8 +115,6 @@ pub(super) struct Session<'a> {
     pub(super) was_stopped: bool,
     /// Certificates and their keys, until the handshake is over.
     pub(super) keys: Keys,
-    /// Whether a password may come without encryption.
-    takes_plaintext: bool,
     /// Whether the journal knows that one wanted to.
     refused_plaintext: bool,
     /// Whether it knows that the worker's sandbox is weaker than it could be.
@@ -142,9 +149,9 @@ impl From<io::Error> for Broken {
 
 impl Session<'_> {
     fn serve(&mut self) -> Result<End, Broken> {
-        let mut phase = Phase::AwaitingLogin;
+        let mut phase = self.first_phase();
         loop {
-            if self.stopped()? {
+            if self.stopped(phase)? {
                 self.log.log(&Event::SessionStopped);
                 return Ok(End::BySignal);
             }
@@ -156,6 +163,11 @@ impl Session<'_> {
                 Request::NoLandlock => {
                     self.sandbox_reduced()?;
                     phase
+                }
+                Request::Proxied { client, tls } => self.proxied(client, tls)?,
+                Request::ProxyRefused(reason) => {
+                    self.log.log(&Event::ProxyRefused(&printable(reason.as_bytes())));
+                    Phase::Finished
                 }
                 Request::OffersTls => {
                     let offered = self.keys.are_there(self.settings, self.log);
@@ -185,7 +197,7 @@ impl Session<'_> {
                     phase
                 }
                 Request::Login { user, password, method } => {
-                    let is_allowed = self.log.encryption.is_some() || self.takes_plaintext;
+                    let is_allowed = self.takes_passwords();
                     self.log_in(&user, Some(password), method, is_allowed)?
                 }
                 Request::LoginByCertificate { user } => {
@@ -214,13 +226,16 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for the worker's next request; true when a signal came first.
-    fn stopped(&mut self) -> Result<bool, Broken> {
-        if self.was_stopped {
+    /// Waits for the worker's next request; true when a signal came first. The client has said QUIT when
+    /// UPDATE is under way: that is not interrupted.
+    fn stopped(&mut self, phase: Phase) -> Result<bool, Broken> {
+        let ends = phase != Phase::Updating;
+        if self.was_stopped && ends {
             return Ok(true);
         }
         let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
-        wanted.extend(self.stop.as_ref().map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
+        let stop = self.stop.as_ref().filter(|_| ends);
+        wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
             let limit = match (&self.status, &self.helper) {
                 (Some(_), _) => SETTLED.into(),
@@ -262,51 +277,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Logs in with a password, or by the word of the worker that there is a certificate.
-    fn log_in(
-        &mut self,
-        user: &[u8],
-        password: Option<Secret>,
-        method: Method,
-        is_allowed: bool,
-    ) -> Result<Phase, Broken> {
-        if !is_allowed {
-            return Err(Broken::Worker("a login that the settings do not allow".to_owned()));
-        }
-        if self.attempts >= self.settings.login_attempts.0 {
-            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
-        }
-        self.attempts += 1;
-        self.log.method = Some(method);
-        // PAM modules, and later helpers, need not have them in memory.
-        self.keys = Keys::default();
-        let refusal = match self.judge(user, password) {
-            Ok(logged_in) => {
-                // Before locks are waited for: whoever has proved to be a user need not make room for
-                // others.
-                self.starter.note_login();
-                match self.open_maildrop(logged_in)? {
-                    None => return Ok(Phase::Scanning),
-                    Some(refusal) => refusal,
-                }
-            }
-            Err(Denied::Credentials) => Refusal::Credentials,
-            Err(Denied::Impossible) => Refusal::Temporary,
-        };
-        self.worker.channel.send(&Answer::Refused(refusal), None)?;
-        Ok(Phase::AwaitingLogin)
-    }
-
-    /// Takes the password, so that it is wiped before a helper is forked.
-    #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
-    fn judge(&mut self, user: &[u8], password: Option<Secret>) -> Result<LoggedIn, Denied> {
-        self.let_signals_end_this();
-        let worker = self.worker.channel.as_fd();
-        let judged = login::log_in(user, password.as_ref(), self.settings, self.log, worker);
-        self.stop = StopSignal::hold();
-        judged
-    }
-
     /// For as long as PAM is at work: it could not be interrupted otherwise, and what modules start is
     /// not to inherit that signals wait.
     pub(super) fn let_signals_end_this(&mut self) {
@@ -334,7 +304,9 @@ impl Session<'_> {
             Some((deleted, left)) if ending == Ending::Quit || deleted.messages > 0 => {
                 self.log.log(&Event::Updated { deleted, left, retrieved });
             }
-            None if self.attempts == 0 && ending != Ending::WithoutTls => {
+            None if self.attempts == 0
+                && !matches!(ending, Ending::WithoutTls | Ending::TurnedAway) =>
+            {
                 self.log.log(&Event::NoLoginAttempt)
             }
             Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),

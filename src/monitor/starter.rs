@@ -1,8 +1,10 @@
 //! Who started the session, and wants to know how it goes.
 
+use std::net::IpAddr;
+
 use sd_notify::NotifyState;
 
-use crate::channel::{News, ToListener};
+use crate::channel::{News, ToListener, Verdict};
 
 /// The program that accepted the connection.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +32,21 @@ impl Starter<'_> {
             Self::SuperServer => {}
             // Without a listener the session goes on all the same.
             Self::Listener(listener) => drop(listener.send(&News::LoggedIn, None)),
+        }
+    }
+
+    /// Whether the client that a proxy named may have a session.
+    pub(super) fn has_room_for(self, client: IpAddr) -> bool {
+        match self {
+            Self::SuperServer => true,
+            Self::Listener(listener) => {
+                let asked = listener.send(&News::Client(client), None);
+                match asked.and_then(|()| listener.receive()) {
+                    Ok((verdict, _)) => verdict == Verdict::Welcome,
+                    // No listener, no limits.
+                    Err(_) => true,
+                }
+            }
         }
     }
 }

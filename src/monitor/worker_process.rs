@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, User, getpid};
+use nix::unistd::{Pid, getpid};
 
 use super::connection::Connection;
+use super::prepared::Prepared;
 use crate::channel::{ToWorker, pair};
-use crate::ffi::process::fork;
+use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
 use crate::worker::{self, Start};
 
-/// The system user that workers run as, and the empty directory that they live in.
-const USER: &str = "popa3d";
+/// The empty directory that workers live in.
 const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
 
 /// How long an ending worker may take to send its last replies and to see its client go: a little
@@ -41,35 +41,36 @@ impl WorkerProcess {
     /// # Errors
     ///
     /// Says what is missing on this host.
-    pub(super) fn start(connection: &Connection, settings: &Settings) -> Result<Self, String> {
-        let user = User::from_name(USER)
-            .map_err(|error| format!("looking for the system user {USER}: {error}"))?
-            .ok_or_else(|| format!("there is no system user {USER}; systemd-sysusers makes it"))?;
-        if user.uid.is_root() {
-            return Err(format!("the system user {USER} is root"));
-        }
+    pub(super) fn start(
+        connection: &Connection,
+        settings: &Settings,
+        prepared: &Prepared,
+    ) -> Result<Self, String> {
+        let (uid, gid) = prepared.worker_ids()?;
         let failed = |error: io::Error| format!("starting a worker: {error}");
         let (ours, theirs) = pair().map_err(failed)?;
         let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
         let root = CString::new(EMPTY_ROOT).map_err(|error| failed(error.into()))?;
         let start = Start {
             parent: getpid(),
-            uid: user.uid,
-            gid: user.gid,
+            uid,
+            gid,
             root,
             limits: Limits {
                 messages: settings.max_messages.0,
                 file_size: settings.max_mailbox_size.0,
             },
             login_attempts: settings.login_attempts.0,
+            login_timeout: settings.login_timeout.0,
             idle_timeout: settings.idle_timeout.0,
             handshake_timeout: settings.handshake_timeout.0,
             implicit_tls: connection.wants_tls(),
+            behind_proxy: settings.is_proxy(connection.client()),
             takes_plaintext: settings
                 .plaintext_login
                 .allows(connection.client().map(|(address, _)| address)),
         };
-        let pid = fork(|| worker::run(&start, socket, theirs)).map_err(failed)?;
+        let pid = fork_without_modules(|| worker::run(&start, socket, theirs)).map_err(failed)?;
         Ok(Self { pid, channel: ours })
     }
 

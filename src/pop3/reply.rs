@@ -11,6 +11,8 @@ pub enum Code {
     Auth,
     /// The maildrop is locked (RFC 2449).
     InUse,
+    /// Too soon after other logins (RFC 2449).
+    LoginDelay,
     /// Trouble that may be over soon (RFC 3206).
     SysTemp,
     /// Trouble that somebody has to mend (RFC 3206).
@@ -22,6 +24,7 @@ impl Code {
         match self {
             Self::Auth => "[AUTH]",
             Self::InUse => "[IN-USE]",
+            Self::LoginDelay => "[LOGIN-DELAY]",
             Self::SysTemp => "[SYS/TEMP]",
             Self::SysPerm => "[SYS/PERM]",
         }

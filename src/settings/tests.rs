@@ -11,7 +11,9 @@ fn each_key_is_read() {
         login-attempts = 1\nidle-timeout = \"20m\"\nfailure-delay = \"0s\"\n\
         pam-timeout = \"5s\"\nlock-timeout = \"1m\"\nsession-wait = \"3s\"\ndotlock = false\n\
         dotlock-stale-after = \"1h\"\nplaintext-login = \"never\"\nhandshake-timeout = \"9s\"\n\
-        certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n";
+        certificates = [{ chain = \"/a.crt\", key = \"/a.key\" }]\n\
+        login-timeout = \"8s\"\nlogin-delay-max = \"0s\"\n\
+        proxies = [\"192.0.2.10\", \"2001:db8:1::/64\"]\n";
     let settings = Settings::parse(text).unwrap();
     assert_eq!(settings.mailbox.path("alice", Path::new("/h")), Path::new("/h/Mailbox"));
     assert_eq!(settings.max_messages, Count(5));
@@ -21,6 +23,9 @@ fn each_key_is_read() {
     assert!(!settings.dotlock);
     assert_eq!(settings.plaintext_login, PlaintextLogin::Never);
     assert_eq!(settings.handshake_timeout, Span(Duration::from_secs(9)));
+    assert!(settings.proxies.contains("2001:db8:1::5".parse().unwrap()));
+    assert_eq!(settings.login_timeout, Span(Duration::from_secs(8)));
+    assert_eq!(settings.login_delay_max, Span(Duration::ZERO));
     assert_eq!(settings.certificates.unwrap()[0].key, Path::new("/a.key"));
 }
 
@@ -33,6 +38,9 @@ fn mistake_is_named_with_its_line() {
     assert_eq!(line_of("max-mailbox-size = \"2X\"\n"), Err(1));
     assert_eq!(line_of("dotlock = yes\n"), Err(1));
     assert_eq!(line_of("pam-timeout = \"0s\"\n"), Err(1));
+    assert_eq!(line_of("\nproxies = [\n  \"192.0.2.10\",\n  \"192.0.2.1/24\",\n]\n"), Err(2));
+    assert_eq!(line_of("\nproxies = \"192.0.2.10\"\n"), Err(2));
+    assert_eq!(line_of("login-timeout = \"0s\"\n"), Err(1));
 }
 
 #[test]
@@ -76,4 +84,13 @@ fn mailbox_that_all_users_would_share_is_refused() {
     assert!(Settings::parse("mailbox = \"mail/{user}\"").is_err());
     assert!(Settings::parse("mailbox = \"/m/{usr}\"").is_err());
     assert!(Settings::parse("mailbox = \"/m/{user}/{home}\"").is_err());
+}
+
+#[test]
+fn proxies_that_are_everybody_deserve_a_warning() {
+    let warnings = |text| Settings::parse(text).unwrap().warnings();
+    assert_eq!(warnings("proxies = [\"192.0.2.0/24\", \"::/1\"]"), [""; 0]);
+    let found = warnings("proxies = [\"::1\", \"0.0.0.0/0\", \"::/0\"]");
+    assert_eq!(found.len(), 2);
+    assert!(found[0].contains("0.0.0.0/0") && found[1].contains("::/0"), "{found:?}");
 }

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::client::{Output, ending};
 use super::deadline::Deadline;
@@ -15,23 +14,14 @@ use crate::pop3::capability::{self, Offers};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{Authorization, Line, LoginStep, Mechanism};
 
-/// Who has not logged in by then is dropped, however much he talks: others want to be served.
-const LONGEST_AUTHORIZATION: Duration = Duration::from_secs(180);
-
 impl Session<'_> {
     /// AUTHORIZATION: until somebody is logged in or says goodbye (`None`).
     pub(super) fn authorize(&mut self) -> Result<Option<(Maildrop, Offers)>, Ending> {
         let mut state = self.authorization();
         let mut failures = 0;
-        let latest = Deadline::after(LONGEST_AUTHORIZATION.max(self.start.idle_timeout));
         loop {
-            self.client.wait_for_line(self.monitor.as_fd(), Some(latest)).inspect_err(
-                |ending| {
-                    if *ending == Ending::WithoutTls {
-                        self.tell_failure("the client began with TLS where STLS is wanted first");
-                    }
-                },
-            )?;
+            let waited = self.client.wait_for_line(self.monitor.as_fd());
+            waited.map_err(|ending| self.explain(ending))?;
             let mut login = None;
             let output = &mut self.client.output;
             let step = self.client.input.take(|line| authorization_line(&mut state, line, output));
@@ -76,19 +66,42 @@ impl Session<'_> {
         }
     }
 
+    /// Says why nobody is waited for any more, where somebody wants to know.
+    fn explain(&mut self, ending: Ending) -> Ending {
+        match ending {
+            Ending::WithoutTls => {
+                self.tell_failure("the client began with TLS where STLS is wanted first");
+            }
+            Ending::TurnedAway => {
+                return self.refuse_header("none is expected from this address (proxies)");
+            }
+            // Sent as far as that needs no waiting. Of the other time-out, of inactivity, RFC 1939
+            // section 3 wants the client to be told nothing.
+            Ending::TimedOut if self.client.is_late() => {
+                let _ = reply::err(&mut self.client.output, "login took too long");
+            }
+            Ending::TimedOut
+            | Ending::Quit
+            | Ending::Disconnected
+            | Ending::TooManyFailures
+            | Ending::Failed => {}
+        }
+        ending
+    }
+
     fn authorization(&self) -> Authorization {
-        let takes_passwords = self.client.is_encrypted() || self.start.takes_plaintext;
+        let takes_passwords = self.client.is_encrypted() || self.takes_passwords;
         Authorization::new(takes_passwords, self.certified.clone())
     }
 
     fn list_capabilities(&mut self, offers: Offers) -> Result<(), Ending> {
-        let stls = !self.client.is_encrypted() && self.offers_tls()?;
+        let stls = !self.is_encrypted() && self.offers_tls()?;
         capability::before_login(offers, stls, &mut self.client.output).map_err(ending)
     }
 
     /// Answers STLS (RFC 2595 section 4).
     fn may_start_tls(&mut self) -> Result<bool, Ending> {
-        let refusal = if self.client.is_encrypted() {
+        let refusal = if self.is_encrypted() {
             Some("TLS has begun already")
         } else if !self.offers_tls()? {
             Some("this server has no certificate")
@@ -191,6 +204,7 @@ impl Session<'_> {
                 }
                 let totals = maildrop.totals();
                 self.tell(&Request::Scanned(totals))?;
+                self.client.wait_until(None);
                 let text = format!("{} messages ({} octets)", totals.messages, totals.octets);
                 reply::ok(&mut self.client.output, &text).map_err(ending)?;
                 Ok(Ok(maildrop))
@@ -248,6 +262,11 @@ fn refuse_login(output: &mut Output, refusal: Refusal) -> io::Result<()> {
             output,
             Code::SysPerm,
             "this mailbox cannot be served, ask the administrator",
+        ),
+        Refusal::Delayed => reply::err_with(
+            output,
+            Code::LoginDelay,
+            "too many failed logins from your address, try again later",
         ),
     }
 }

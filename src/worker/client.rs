@@ -13,6 +13,7 @@ use super::stream::Stream;
 use crate::channel::{Encryption, Ending, ToMonitor};
 use crate::pop3::LineBuffer;
 use crate::pop3::reply::{self, Code};
+use crate::proxy::{self, Header, MAX_HEADER, Malformed};
 
 /// Replies are collected up to this size before they are sent.
 const FULL: usize = 128 * 1024;
@@ -36,6 +37,27 @@ pub(super) struct Client {
     pub(super) input: LineBuffer,
     pub(super) output: Output,
     idle_timeout: Duration,
+    /// Whether a line has come.
+    has_spoken: bool,
+}
+
+/// Why there is no PROXY header.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoHeader {
+    /// Nothing of one came.
+    Ended(Ending),
+    /// What came is none.
+    Malformed(Malformed),
+    /// It did not come to its end.
+    Unfinished,
+    /// It did not come in time.
+    TimedOut,
+}
+
+impl From<Malformed> for NoHeader {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
 }
 
 /// Replies on their way to the client: sent when there are many, or when the client waits.
@@ -60,7 +82,17 @@ impl Client {
     pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
         let stream = Stream::new(socket, idle_timeout);
         let output = Output { stream, pending: Vec::new(), sent: 0, is_cut: false };
-        Self { input: LineBuffer::default(), output, idle_timeout }
+        Self { input: LineBuffer::default(), output, idle_timeout, has_spoken: false }
+    }
+
+    /// Whoever has not logged in by `latest` is not waited for any more; `None` for those who have.
+    pub(super) fn wait_until(&mut self, latest: Option<Deadline>) {
+        self.output.stream.wait_until(latest);
+    }
+
+    /// Whether that time has come.
+    pub(super) fn is_late(&self) -> bool {
+        self.output.stream.is_late()
     }
 
     /// From here on nobody waits for the client when the monitor is gone.
@@ -76,6 +108,41 @@ impl Client {
     /// The certificates that the client showed, now or in the session that it resumed.
     pub(super) fn certificates(&self) -> &[CertificateDer<'_>] {
         self.output.stream.certificates()
+    }
+
+    /// Takes the header of a proxy, and not an octet of what stands behind it.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(super) fn receive_header(
+        &mut self,
+        monitor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<Header, NoHeader> {
+        let mut octets = vec![0; MAX_HEADER];
+        let mut held = 0;
+        let stream = &mut self.output.stream;
+        loop {
+            let no_more = |ending| {
+                if ending == Ending::TimedOut {
+                    NoHeader::TimedOut
+                } else if ending == Ending::Disconnected && held > 0 {
+                    NoHeader::Unfinished
+                } else {
+                    NoHeader::Ended(ending)
+                }
+            };
+            let room = octets.get_mut(held..).unwrap_or_default();
+            let seen = held + stream.peek(room, monitor, deadline).map_err(no_more)?;
+            let length = proxy::length(octets.get(..seen).unwrap_or_default())?;
+            let end = length.map_or(seen, |length| length.min(seen));
+            let ours = octets.get_mut(held..end).unwrap_or_default();
+            held += stream.receive(ours, monitor, deadline).map_err(no_more)?;
+            if length == Some(held) {
+                return Ok(proxy::parse(octets.get(..held).unwrap_or_default())?);
+            }
+        }
     }
 
     /// Serves a TLS handshake. Whatever the client sent before is forgotten: it may be somebody
@@ -97,17 +164,13 @@ impl Client {
     /// Waits until the client has sent a whole line; sends what it may be waiting for first.
     ///
     /// The idle time-out runs until the line is complete: a client that trickles octets is idle. Nor
-    /// is anything taken from it after `latest`.
+    /// is anything taken from one that is late.
     ///
     /// # Errors
     ///
     /// How the session ends instead.
-    pub(super) fn wait_for_line(
-        &mut self,
-        monitor: BorrowedFd<'_>,
-        latest: Option<Deadline>,
-    ) -> Result<(), Ending> {
-        if latest.is_some_and(Deadline::has_passed) {
+    pub(super) fn wait_for_line(&mut self, monitor: BorrowedFd<'_>) -> Result<(), Ending> {
+        if self.is_late() {
             return Err(Ending::TimedOut);
         }
         if self.input.has_line() {
@@ -115,14 +178,20 @@ impl Client {
         }
         self.output.flush().map_err(ending)?;
         let deadline = Deadline::after(self.idle_timeout);
-        let deadline = latest.map_or(deadline, |latest| latest.min(deadline));
         while !self.input.has_line() {
             let count = self.output.stream.receive(self.input.room(), monitor, deadline)?;
             self.input.received(count);
-            if !self.is_encrypted() && self.input.begins_with(TLS) {
+            if self.is_encrypted() {
+                continue;
+            }
+            if self.input.begins_with(TLS) {
                 return Err(Ending::WithoutTls);
             }
+            if !self.has_spoken && proxy::BEGINNINGS.iter().any(|it| self.input.begins_with(it)) {
+                return Err(Ending::TurnedAway);
+            }
         }
+        self.has_spoken = true;
         Ok(())
     }
 
@@ -218,4 +287,75 @@ impl Write for Output {
 /// What an error of the connection means for the session.
 pub(super) fn ending(error: io::Error) -> Ending {
     if error.kind() == io::ErrorKind::TimedOut { Ending::TimedOut } else { Ending::Disconnected }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"PROXY TCP6 2001:db8::7 2001:db8::1 51822 110\r\n";
+    const BINARY: &[u8] =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\xca\x6e\0\x6e";
+
+    /// What comes out when the client writes these pieces, and what is left for whoever reads next.
+    fn receive(pieces: &[&[u8]]) -> (Result<Header, NoHeader>, Vec<u8>) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (monitor, _worker) = UnixStream::pair().unwrap();
+        let mut rest = server.try_clone().unwrap();
+        let received = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for piece in pieces {
+                    client.write_all(piece).unwrap();
+                    std::thread::yield_now();
+                }
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let mut receiver = Client::new(server.into(), Duration::from_secs(60));
+            receiver.receive_header(monitor.as_fd(), Deadline::after(Duration::from_secs(60)))
+        });
+        let mut left = Vec::new();
+        rest.read_to_end(&mut left).unwrap();
+        (received, left)
+    }
+
+    #[test]
+    fn exactly_the_header_is_taken_however_it_is_cut_into_pieces() {
+        for header in [TEXT, BINARY] {
+            let behind = b"\x16\x03\x01\0\n";
+            let octets = [header, behind].concat();
+            let expected = proxy::parse(header).unwrap();
+            let mut cuts: Vec<Vec<&[u8]>> =
+                (0..octets.len()).map(|at| vec![&octets[..at], &octets[at..]]).collect();
+            cuts.push(octets.chunks(1).collect());
+            for pieces in cuts {
+                let (received, left) = receive(&pieces);
+                assert_eq!((received.unwrap(), left.as_slice()), (expected.clone(), &behind[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn header_that_ends_too_early_is_not_waited_for() {
+        for header in [TEXT, BINARY] {
+            let (received, _) = receive(&[&header[..header.len() - 1]]);
+            assert_eq!(received, Err(NoHeader::Unfinished));
+        }
+        let (received, _) = receive(&[]);
+        assert_eq!(received, Err(NoHeader::Ended(Ending::Disconnected)));
+    }
+
+    #[test]
+    fn header_that_is_none_is_refused_before_it_is_complete() {
+        let (received, left) = receive(&[b"PROXY TCP4 1", b"x", &[b'x'; 1000]]);
+        assert!(matches!(received, Err(NoHeader::Malformed(_))), "{received:?}");
+        // Of such a line no more than a line is taken.
+        assert!(left.len() > 900);
+        let (received, left) = receive(&[b"USER alice\r\n"]);
+        assert!(matches!(received, Err(NoHeader::Malformed(_))), "{received:?}");
+        assert_eq!(left, b"USER alice\r\n");
+    }
 }

@@ -13,6 +13,7 @@ mod client;
 mod deadline;
 mod mailbox;
 mod maildrop;
+mod proxied;
 mod sandbox;
 mod session;
 mod stream;
@@ -49,14 +50,29 @@ pub struct Start {
     pub limits: Limits,
     /// Failed logins that end the session.
     pub login_attempts: u32,
+    /// How long a client may take to log in, from the beginning of the connection.
+    pub login_timeout: Duration,
     /// How long a client may be silent, or read nothing.
     pub idle_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, or a PROXY header.
     pub handshake_timeout: Duration,
+    /// Whether a proxy's header comes before everything else.
+    pub behind_proxy: bool,
     /// Whether TLS begins with the first octet.
     pub implicit_tls: bool,
-    /// Whether this client may send a password without encryption.
+    /// Whether this client may send a password without encryption; behind a proxy the monitor says
+    /// so later.
     pub takes_plaintext: bool,
+}
+
+/// Has the cryptographic library open and map whatever it wants, while that is allowed, and makes the
+/// system call filter; what is forked from here has both then.
+pub fn prepare() {
+    static IS_DONE: std::sync::Once = std::sync::Once::new();
+    IS_DONE.call_once(|| {
+        tls::prepare();
+        syscalls::prepare();
+    });
 }
 
 /// The body of the worker process: returns its exit status.
@@ -65,7 +81,7 @@ pub fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> i32 {
     if close_all_except(&[socket.as_fd(), monitor.as_fd()]).is_err() {
         return NO_SANDBOX;
     }
-    tls::prepare();
+    prepare();
     let Ok(strength) = sandbox::enter(start) else { return NO_SANDBOX };
     if strength == sandbox::Strength::WithoutLandlock
         && monitor.send(&Request::NoLandlock, None).is_err()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Start;
 use super::client::{Client, Output, ending};
+use super::deadline::Deadline;
 use crate::channel::{Ending, MAX_NOTE, Request, ToMonitor, Totals};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{self, Command, Line};
@@ -20,10 +21,13 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
     let monitor = Arc::new(monitor);
     let mut client = Client::new(socket, start.idle_timeout);
     client.depend_on(Arc::clone(&monitor));
+    client.wait_until(Some(Deadline::after(start.login_timeout)));
     let mut session = Session {
         start,
         client,
         monitor,
+        takes_passwords: start.takes_plaintext && !start.behind_proxy,
+        encrypted_to_proxy: false,
         retrieved: Totals::default(),
         offers_tls: None,
         refused_plaintext: false,
@@ -48,6 +52,10 @@ pub(super) struct Session<'a> {
     pub(super) client: Client,
     pub(super) monitor: Arc<ToMonitor>,
     pub(super) retrieved: Totals,
+    /// Whether passwords may be sent over the connection before TLS begins on it.
+    pub(super) takes_passwords: bool,
+    /// Whether there is TLS between the client and its proxy.
+    pub(super) encrypted_to_proxy: bool,
     /// Whether STLS would work; `None` until somebody wants to know.
     pub(super) offers_tls: Option<bool>,
     /// Whether the monitor knows that a password was refused.
@@ -58,6 +66,9 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     fn serve(&mut self) -> Result<(), Ending> {
+        if self.start.behind_proxy {
+            self.await_proxy()?;
+        }
         if self.start.implicit_tls {
             self.start_tls()?;
         }
@@ -75,6 +86,11 @@ impl Session<'_> {
 
     pub(super) fn tell(&mut self, request: &Request) -> Result<(), Ending> {
         self.monitor.send(request, None).map_err(|_| self.fail())
+    }
+
+    /// Whether nobody can read what the client sends, on the way or up to its proxy.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.client.is_encrypted() || self.encrypted_to_proxy
     }
 
     /// The monitor is gone, or talks nonsense: tell the client what can be told.

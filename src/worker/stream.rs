@@ -1,5 +1,6 @@
 //! The connection: octets in and out, encrypted once TLS has begun.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -28,11 +29,13 @@ pub(super) struct Stream {
     idle_timeout: Duration,
     /// Without it there is no session, and no use in waiting for its client.
     monitor: Option<Arc<ToMonitor>>,
+    /// Nobody is waited for beyond this.
+    latest: Option<Deadline>,
 }
 
 impl Stream {
     pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
-        Self { socket, tls: None, idle_timeout, monitor: None }
+        Self { socket, tls: None, idle_timeout, monitor: None, latest: None }
     }
 
     /// From here on nobody waits for the client when the monitor is gone.
@@ -45,6 +48,16 @@ impl Stream {
     pub(super) fn hurry(&mut self, idle_timeout: Duration) {
         self.monitor = None;
         self.idle_timeout = idle_timeout;
+    }
+
+    /// From here on nothing waits beyond `latest`, however much the client says or takes.
+    pub(super) fn wait_until(&mut self, latest: Option<Deadline>) {
+        self.latest = latest;
+    }
+
+    /// Whether that time has come.
+    pub(super) fn is_late(&self) -> bool {
+        self.latest.is_some_and(Deadline::has_passed)
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
@@ -66,6 +79,7 @@ impl Stream {
         config: Arc<ServerConfig>,
         deadline: Deadline,
     ) -> Result<Encryption, String> {
+        let deadline = self.at_latest(deadline);
         let mut tls = Box::new(Records::new(config).map_err(|error| bounded(&error.to_string()))?);
         let mut is_first = true;
         while tls.is_handshaking() {
@@ -102,11 +116,35 @@ impl Stream {
         monitor: BorrowedFd<'_>,
         deadline: Deadline,
     ) -> Result<usize, Ending> {
+        self.wait_for(|stream| stream.receive_now(room), monitor, deadline)
+    }
+
+    /// Looks at what [`Self::receive`] would take, without taking it; before TLS.
+    ///
+    /// # Errors
+    ///
+    /// How the session ends instead.
+    pub(super) fn peek(
+        &mut self,
+        room: &mut [u8],
+        monitor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<usize, Ending> {
+        self.wait_for(|stream| take(&stream.socket, room, MsgFlags::MSG_PEEK), monitor, deadline)
+    }
+
+    fn wait_for(
+        &mut self,
+        mut act: impl FnMut(&mut Self) -> io::Result<usize>,
+        monitor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<usize, Ending> {
+        let deadline = self.at_latest(deadline);
         loop {
             if deadline.has_passed() {
                 return Err(Ending::TimedOut);
             }
-            match self.receive_now(room) {
+            match act(self) {
                 Ok(0) => return Err(Ending::Disconnected),
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -122,6 +160,15 @@ impl Stream {
                 return Err(Ending::Failed);
             }
         }
+    }
+
+    fn at_latest(&self, deadline: Deadline) -> Deadline {
+        self.latest.map_or(deadline, |latest| latest.min(deadline))
+    }
+
+    /// How long the client may take to make room.
+    fn patience(&self) -> Patience {
+        Patience { span: self.idle_timeout, latest: self.latest, deadline: OnceCell::new() }
     }
 
     /// What is there, or `WouldBlock`; 0 for the end.
@@ -144,7 +191,7 @@ impl Stream {
             return Ok(0);
         }
         let outcome = tls.received(count).map_err(io::Error::other);
-        let patience = Patience::new(self.idle_timeout);
+        let patience = self.patience();
         let sent = self.send_records(tls, || patience.deadline());
         outcome.and(sent)?;
         taken(tls, room).ok_or_else(|| io::ErrorKind::WouldBlock.into())
@@ -156,7 +203,7 @@ impl Stream {
     ///
     /// `TimedOut`, and send(2)'s.
     pub(super) fn send_all(&mut self, octets: &[u8]) -> io::Result<()> {
-        let patience = Patience::new(self.idle_timeout);
+        let patience = self.patience();
         let Some(mut tls) = self.tls.take() else {
             return self.send_octets(octets, || patience.deadline());
         };
@@ -172,7 +219,7 @@ impl Stream {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         if let Some(mut tls) = self.tls.take() {
             tls.close().map_err(io::Error::other)?;
-            let patience = Patience::new(self.idle_timeout);
+            let patience = self.patience();
             self.send_records(&mut tls, || patience.deadline())?;
         }
         Ok(shutdown(self.socket.as_raw_fd(), Shutdown::Write)?)
@@ -239,8 +286,12 @@ fn taken(tls: &mut Records, room: &mut [u8]) -> Option<usize> {
 
 /// What is there, or `WouldBlock`; 0 for the end.
 fn receive(socket: &OwnedFd, room: &mut [u8]) -> io::Result<usize> {
+    take(socket, room, MsgFlags::empty())
+}
+
+fn take(socket: &OwnedFd, room: &mut [u8], how: MsgFlags) -> io::Result<usize> {
     loop {
-        match recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+        match recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT | how) {
             Err(nix::Error::EINTR) => {}
             result => return Ok(result?),
         }
@@ -250,26 +301,23 @@ fn receive(socket: &OwnedFd, room: &mut [u8]) -> io::Result<usize> {
 /// A deadline that is counted from the first time that somebody has to wait.
 struct Patience {
     span: Duration,
-    deadline: std::cell::OnceCell<Deadline>,
+    latest: Option<Deadline>,
+    deadline: OnceCell<Deadline>,
 }
 
 impl Patience {
-    fn new(span: Duration) -> Self {
-        Self { span, deadline: std::cell::OnceCell::new() }
-    }
-
     fn deadline(&self) -> Deadline {
-        *self.deadline.get_or_init(|| Deadline::after(self.span))
+        let deadline = *self.deadline.get_or_init(|| Deadline::after(self.span));
+        self.latest.map_or(deadline, |latest| latest.min(deadline))
     }
 }
 
 /// Looks at the first octet without taking it.
 fn begins_handshake(socket: &OwnedFd) -> bool {
     let mut first = [0];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
-    let count = recv(socket.as_raw_fd(), &mut first, flags);
+    let count = take(socket, &mut first, MsgFlags::MSG_PEEK);
     // Nothing, or an end, shows itself when it is read.
-    count != Ok(1) || first == [HANDSHAKE_RECORD]
+    !matches!(count, Ok(1)) || first == [HANDSHAKE_RECORD]
 }
 
 fn encryption(tls: &Records) -> Encryption {
@@ -287,7 +335,7 @@ fn encryption(tls: &Records) -> Encryption {
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
 fn in_handshake(error: io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
-        "the handshake took too long (handshake-timeout)".to_owned()
+        "the handshake took too long (handshake-timeout, login-timeout)".to_owned()
     } else {
         bounded(&error.to_string())
     }
@@ -300,7 +348,7 @@ fn bounded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -324,6 +372,10 @@ mod tests {
         assert_eq!(received(Deadline::after(Duration::from_secs(60))), Ok(4));
         let passed = Deadline::after(Duration::ZERO);
         assert_eq!(received(passed), Err(Ending::TimedOut));
+        let later = Deadline::after(Duration::from_secs(60));
+        stream.wait_until(Some(passed));
+        let received = stream.receive(&mut [0; 4], monitor.as_fd(), later);
+        assert_eq!(received, Err(Ending::TimedOut));
         let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLOUT)];
         assert_eq!(passed.wait_for(&mut ready).unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
@@ -341,5 +393,27 @@ mod tests {
         stream.hurry(Duration::ZERO);
         let sent = stream.send_all(&[0]);
         assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn client_that_takes_nothing_is_not_waited_for_beyond_the_latest_time() {
+        let (_client, server) = UnixStream::pair().unwrap();
+        let year = Duration::from_secs(365 * 86_400);
+        let mut stream = Stream::new(server.into(), year);
+        stream.wait_until(Some(Deadline::after(Duration::from_millis(1))));
+        let error = stream.send_all(&vec![0; 16 * 1024 * 1024]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(stream.is_late());
+    }
+
+    #[test]
+    fn what_fits_is_sent_even_when_it_is_late() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let mut stream = Stream::new(server.into(), Duration::from_secs(60));
+        stream.wait_until(Some(Deadline::after(Duration::ZERO)));
+        stream.send_all(b"-ERR late").unwrap();
+        let mut received = [0; 9];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"-ERR late");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::OnceLock;
 
 use nix::libc;
 use seccompiler::{
@@ -44,14 +45,27 @@ const ALLOWED: &[i64] = &[
     libc::SYS_rt_sigreturn,
 ];
 
+static PROGRAM: OnceLock<BpfProgram> = OnceLock::new();
+
+/// Makes the filter, for this process and those that are forked from it.
+pub(super) fn prepare() {
+    if PROGRAM.get().is_some() {
+        return;
+    }
+    if let Ok(program) = program() {
+        PROGRAM.get_or_init(|| program);
+    }
+}
+
 /// Installs the filter for good.
 ///
 /// # Errors
 ///
 /// The kernel has no seccomp filters, or this machine is of a kind that nobody made one for.
 pub(super) fn filter() -> io::Result<()> {
-    let program = program().map_err(io::Error::other)?;
-    apply_filter(&program).map_err(io::Error::other)
+    prepare();
+    let program = PROGRAM.get().ok_or_else(|| io::Error::other("no filter for this machine"))?;
+    apply_filter(program).map_err(io::Error::other)
 }
 
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {

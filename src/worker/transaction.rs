@@ -24,7 +24,7 @@ impl Session<'_> {
         // Half of what the scan touched is not needed again, and this session may idle for long.
         trim_memory();
         loop {
-            self.client.wait_for_line(self.monitor.as_fd(), None)?;
+            self.client.wait_for_line(self.monitor.as_fd())?;
             let output = &mut self.client.output;
             let step = self
                 .client
@@ -118,7 +118,9 @@ impl Session<'_> {
             Ok(Update::Refused(Refusal::InUse)) => {
                 reply::err_with(output, Code::InUse, "mailbox is locked, nothing was deleted")
             }
-            Ok(Update::Refused(Refusal::Temporary | Refusal::Permanent | Refusal::Credentials))
+            Ok(Update::Refused(
+                Refusal::Temporary | Refusal::Permanent | Refusal::Credentials | Refusal::Delayed,
+            ))
             | Err(_) => {
                 let text = "mailbox could not be updated, deleted messages may still be there";
                 reply::err_with(output, Code::SysTemp, text)

@@ -1,12 +1,16 @@
 """The users and their mailboxes: small ones, and one of a gigabyte."""
 
 import os
+import pathlib
 import random
 
 PASSWORD = "wonderland"
 
 # As 1.0.3 and ours keep it, and one for Dovecot, which writes numbers of its own into a mailbox.
 BIG, BIG_FOR_DOVECOT, DOOMED = "big", "bigdovecot", "doomed"
+
+# Messages, and the octets of each.
+SMALL = 5, 2500
 
 
 def add_users(host, count):
@@ -19,12 +23,13 @@ def add_users(host, count):
             table.writelines(line.format(name, number) for name, number in accounts)
     # Cheap to verify: a fraction of a millisecond.
     host.run("chpasswd", "-c", "SHA512", "-s", "1000", stdin="".join(f"{name}:{PASSWORD}\n" for name in names))
-    small = mailbox(5, 2500)
+    small = mailbox(*SMALL)
     for name, number in accounts:
         home = host.path(f"/home/{name}")
         home.mkdir(mode=0o700)
         os.chown(home, number, number)
         write(host, name, (small,))
+        _write_maildir(home, number)
 
 
 def write(host, name, pieces):
@@ -38,6 +43,20 @@ def write(host, name, pieces):
     mail = int(host.run("getent", "group", "mail").output.split(":")[2])
     os.chown(file, owner, mail)
     file.chmod(0o660)
+
+
+def _write_maildir(home, owner):
+    """The messages of a small mailbox, for Courier, named as its own delivery agents do."""
+    top = pathlib.Path(home, "Maildir")
+    for directory in (top, top / "cur", top / "new", top / "tmp"):
+        directory.mkdir(mode=0o700)
+        os.chown(directory, owner, owner)
+    for number, message in enumerate(pieces(*SMALL)):
+        # Neither the From_ line nor the empty line at the end is a part of it.
+        message = message.partition(b"\n")[2][:-1]
+        file = top / f"cur/1793610000.M{number}P1.mail,S={len(message)}:2,"
+        file.write_bytes(message)
+        os.chown(file, owner, owner)
 
 
 def mailbox(messages, octets, seed=1):

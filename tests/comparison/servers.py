@@ -1,24 +1,16 @@
-"""The servers, each set up on the host on a port of its own, and what their processes use."""
+"""The servers, each set up on the host on a port of its own."""
 
-import contextlib
-import dataclasses
 import pathlib
-import re
 import shutil
-import ssl
 import subprocess
-import time
 
 from host import cached_root, machine
 
+from . import daemons
+from .server import Server
+from .units import LIMITS, daemon, for_each_connection
+
 HERE = pathlib.Path(__file__).resolve().parent
-
-# No limit on connections is to be met: the load comes from one address. From systemd 256 on the default of
-# PollLimit*= would hold all Accept=yes sockets to 75 connections a second; older ones pass the line over.
-LIMITS = "[Socket]\nMaxConnections=4096\nMaxConnectionsPerSource=4096\nPollLimitIntervalSec=0\n"
-
-# popa3d 1.0.3 and the program that only greets take the connection as inetd hands it over.
-INETD_STREAMS = "StandardInput=socket\nStandardOutput=socket\n"
 
 DOVECOT_2_3 = """\
 disable_plaintext_auth = no
@@ -63,6 +55,10 @@ service pop3-login {
 LOGIN}
 """
 
+# 1.0.3 logs as the user who has logged in, so that journald would make a file of 8 MiB for each: at first while
+# 1.0.3 is measured, and when they are too many, while anybody is.
+ONE_JOURNAL = "[Journal]\nSplitMode=none\n"
+
 # The same certificate for everybody who has one.
 CHAIN, KEY = "/etc/ssl/compared.crt", "/etc/ssl/private/compared.key"
 KINDS = {"ECDSA P-256": ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), "RSA-2048": ("rsa:2048",)}
@@ -77,43 +73,13 @@ DOVECOT_2_4_FAST = "  restart_request_count = unlimited\n  process_min_avail = 2
 
 TLS_DOVECOTS = ("dovecot_tls.service", "dovecot_fast_tls.service")
 
-ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-ANY_CERTIFICATE.check_hostname = False
-ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """One server on the host: where it listens, and the control group of its processes."""
-
-    name: str
-    port: int
-    group: pathlib.Path
-    tls: bool = False
-
-    def processes(self):
-        """The ids of its processes, as this machine counts them."""
-        found = set()
-        with contextlib.suppress(OSError):
-            for file in self.group.rglob("cgroup.procs"):
-                with contextlib.suppress(OSError):
-                    found.update(map(int, file.read_text(encoding="ascii").split()))
-        return found
-
-    def wait_until_idle(self):
-        """Waits until the processes of ended sessions are gone; those of Dovecot stay in part."""
-        before = None
-        for _ in range(40):
-            now = self.processes()
-            if now in (before, set()):
-                return
-            before = now
-            time.sleep(0.5)
-
 
 def set_up(host, deb):
     """Installs and starts all of them; returns the servers by name."""
     machine.install({"gcc": "/usr/bin/gcc", "libc6-dev": None})
+    host.shell("mkdir -p /etc/systemd/journald.conf.d")
+    host.write("/etc/systemd/journald.conf.d/one-file.conf", ONE_JOURNAL)
+    host.run("systemctl", "restart", "systemd-journald.service")
     host.run("systemctl", "disable", "--now", "dovecot.service")
     # Both packages say that they are the POP3 server of the host; apt would remove one of them.
     shutil.copy(deb, host.path("/tmp"))
@@ -122,6 +88,7 @@ def set_up(host, deb):
     for socket in ("popa3d", "popa3ds"):
         host.shell(f"mkdir -p /etc/systemd/system/{socket}.socket.d")
         host.write(f"/etc/systemd/system/{socket}.socket.d/limits.conf", LIMITS)
+    host.write("/etc/systemd/system/popa3d.socket.d/port.conf", "[Socket]\nListenStream=\nListenStream=1100\n")
     host.write("/etc/popa3d.toml", SETTINGS)
     _certificate(host, "ECDSA P-256")
 
@@ -130,9 +97,9 @@ def set_up(host, deb):
     subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", str(host.path("/usr/lib/compared/greet")),
                     str(HERE / "greet.c")], check=True, stdin=subprocess.DEVNULL)
 
-    _unit(host, "oracle", 1101, "/usr/lib/compared/popa3d")
-    _unit(host, "oracle_nodelay", 1102, "/usr/lib/compared/popa3d", "NoDelay=yes\n")
-    _unit(host, "greet", 1103, "/usr/lib/compared/greet")
+    for_each_connection(host, "oracle", 1101, "/usr/lib/compared/popa3d")
+    for_each_connection(host, "oracle_nodelay", 1102, "/usr/lib/compared/popa3d", "NoDelay=yes\n")
+    for_each_connection(host, "greet", 1103, "/usr/lib/compared/greet")
     is_2_3 = host.run("dovecot", "--version").output.startswith("2.3")
     config, fast, tls = ((DOVECOT_2_3, DOVECOT_2_3_FAST, DOVECOT_2_3_TLS) if is_2_3
                          else (DOVECOT_2_4, DOVECOT_2_4_FAST, DOVECOT_2_4_TLS))
@@ -148,7 +115,7 @@ def set_up(host, deb):
 
     groups = host.path("/sys/fs/cgroup/system.slice")
     servers = {name: Server(name, port, groups / group) for name, port, group in (
-        ("popa3d", 110, "system-popa3d.slice"),
+        ("popa3d", 1100, "system-popa3d.slice"),
         ("1.0.3", 1101, "system-oracle.slice"),
         ("1.0.3 NoDelay", 1102, "system-oracle_nodelay.slice"),
         ("greet", 1103, "system-greet.slice"),
@@ -160,8 +127,9 @@ def set_up(host, deb):
         ("Dovecot", 2106, "dovecot_tls.service"),
         ("Dovecot fast", 2107, "dovecot_fast_tls.service"),
     )}
+    servers |= daemons.set_up(host)
     for server in servers.values():
-        _await_greeting(host, server)
+        server.await_greeting(host)
     return servers
 
 
@@ -171,45 +139,12 @@ def use_certificate(host, servers, kind):
     host.run("systemctl", "restart", *TLS_DOVECOTS)
     for server in servers.values():
         if server.tls:
-            _await_greeting(host, server)
+            server.await_greeting(host)
 
 
 def _certificate(host, kind):
     host.run("openssl", "req", "-x509", "-nodes", "-newkey", *KINDS[kind], "-subj", "/CN=mail.example.org",
              "-addext", "subjectAltName=DNS:mail.example.org", "-days", "30", "-out", CHAIN, "-keyout", KEY)
-
-
-def _await_greeting(host, server):
-    """A server that does not answer is a mistake of ours, and no server that fails every session."""
-    for _ in range(50):
-        with contextlib.suppress(OSError), host.connect(server.port) as connection:
-            if server.tls:
-                connection = ANY_CERTIFICATE.wrap_socket(connection)
-            if connection.recv(3) == b"+OK":
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"{server.name} does not greet on port {server.port}")
-
-
-def _unit(host, name, port, program, additional=""):
-    """A socket and a service as ours are, but for the program, the port and ADDITIONAL settings of the socket."""
-    socket = host.read("/usr/lib/systemd/system/popa3d.socket").decode()
-    socket = _replaced(r"(?m)^ListenStream=.*$", f"ListenStream={port}", socket)
-    socket = _replaced(r"(?m)^FileDescriptorName=.*$", "", socket)
-    service = host.read("/usr/lib/systemd/system/popa3d@.service").decode()
-    service = _replaced(r"(?m)^ExecStart=.*$", f"ExecStart={program}", service)
-    service = _replaced(r"(?m)^StandardInput=.*\nStandardOutput=.*\n", INETD_STREAMS, service)
-    service = _replaced(r"(?m)^SyslogIdentifier=.*$", f"SyslogIdentifier={name}", service)
-    host.write(f"/etc/systemd/system/{name}.socket", f"{socket}\n{LIMITS}{additional}")
-    host.write(f"/etc/systemd/system/{name}@.service", service)
-
-
-def _replaced(pattern, new, text):
-    """Our unit without that setting would make an unequal one."""
-    result, count = re.subn(pattern, new, text)
-    if count != 1:
-        raise RuntimeError(f"the unit has {count} times {pattern}")
-    return result
 
 
 def _dovecot(host, name, port, config, *, login="", tls=None):
@@ -218,5 +153,4 @@ def _dovecot(host, name, port, config, *, login="", tls=None):
     common = common.replace("LOGIN", login).replace("TLS", tls)
     host.write(f"/etc/dovecot/{name}.conf", config + common)
     host.shell(f"mkdir -p /var/lib/{name}")
-    host.write(f"/etc/systemd/system/{name}.service",
-               f"[Service]\nExecStart=/usr/sbin/dovecot -F -c /etc/dovecot/{name}.conf\n")
+    daemon(host, name, f"/usr/sbin/dovecot -F -c /etc/dovecot/{name}.conf")

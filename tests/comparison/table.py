@@ -1,6 +1,6 @@
 """The table at the end."""
 
-from .measures import OURS
+from .rows import OURS
 
 
 def table(rows):

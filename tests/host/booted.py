@@ -206,7 +206,8 @@ class Host:
             self.run("ip", "-n", name, "link", "set", "far", "up")
             yield
         finally:
-            self.shell(f"ip netns del {name}")
+            # Where sockets are left in the namespace, its end takes the link down only after a while.
+            self.shell(f"ip link del {name}; ip netns del {name}")
 
     # What happened
 

@@ -39,11 +39,14 @@ LAYERS = {
     # Programs that deliver into mailboxes and edit them; of MTAs a host can have but one.
     "postfix": ("postfix", "procmail", "maildrop", "mutt"),
     "exim": ("exim4-daemon-light",),
+    # A proxy that speaks the PROXY protocol.
+    "haproxy": ("haproxy",),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
-    # What tests/bench compares with; popa3d 1.0.3, which conflicts with Dovecot's POP3 server, comes
-    # from its own layer.
-    "bench": ("dovecot-pop3d", "libpam0g"),
+    # What tests/bench compares with; popa3d 1.0.3 and Courier's POP3 server, which conflict with
+    # Dovecot's, come from layers of their own.
+    "bench": ("dovecot-pop3d", "libpam0g", "courier-base"),
+    "courier-pop": ("courier-pop",),
     # The oldest Rust that must build the program: the one of Debian 13.
     "rust": ("cargo", "rustc", "gcc", "libc6-dev", "libpam0g-dev", "libclang-dev", "pkg-config"),
 }

@@ -57,6 +57,21 @@ fn ended_session_counts_for_its_source_until_its_slot_is_over() {
 }
 
 #[test]
+fn what_counts_of_ended_sessions_counts_for_another_table_as_well() {
+    let mut before = Table::new();
+    for _ in 0..3 {
+        let pid = before.begin(1, 0);
+        before.0.remove(pid, at(1));
+    }
+    let mut table = Table::new();
+    for (until, source) in before.0.ended() {
+        table.0.insert_ended(until, source);
+    }
+    assert_eq!(table.admit(1, 9), Admission::Refused(Full::TooOften));
+    assert_eq!(table.admit(1, 10), Admission::Free);
+}
+
+#[test]
 fn ended_sessions_of_one_source_take_no_slots_of_others() {
     let mut table = Table::new();
     for last in 10..40 {

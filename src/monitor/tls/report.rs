@@ -10,8 +10,10 @@ use crate::settings::{CertificateFiles, Settings};
 /// An expiry that is nearer than this deserves a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// The unit that credentials are configured in.
-const UNIT: &str = "popa3d@.service";
+/// The units that credentials may be configured in: one for each connection …
+const SESSION: &str = "popa3d@.service";
+/// … or one for all, where that is the one in use.
+const LISTENER: &str = "popa3d.service";
 
 /// Findings, a line each.
 #[derive(Debug, Default)]
@@ -28,7 +30,8 @@ pub struct Report {
 #[must_use]
 pub fn report(settings: &Settings) -> Report {
     let mut report = Report::default();
-    let credentials = credentials(&unit());
+    let unit = unit();
+    let credentials = credentials(&text_of(unit));
     let files = match certificates::find(settings, None) {
         Ok(files) if settings.certificates.is_some() || credentials.is_empty() => files,
         Ok(_) => credentials,
@@ -38,11 +41,10 @@ pub fn report(settings: &Settings) -> Report {
         }
     };
     if files.is_empty() && settings.certificates.is_none() {
-        report.warnings.push(
+        report.warnings.push(format!(
             "no certificate: TLS is not offered; install ssl-cert, or set certificates, or \
-             LoadCredential= in popa3d@.service"
-                .to_owned(),
-        );
+             LoadCredential= in {unit}"
+        ));
     }
     let (usable, unusable) = certificates::load(&files);
     let unusable = unusable.iter().map(|trouble| format!("certificate cannot be used: {trouble}"));
@@ -69,9 +71,18 @@ fn left(pair: &Pair) -> Duration {
     pair.expires.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
-/// The text of the unit with its drop-ins; none where systemd does not know it.
-fn unit() -> String {
-    let output = Command::new("systemctl").args(["cat", "--no-pager", UNIT]).output();
+/// The unit that sessions get their credentials from on this host.
+fn unit() -> &'static str {
+    let asked = |question| {
+        let status = Command::new("systemctl").args(["--quiet", question, LISTENER]).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if asked("is-active") || asked("is-enabled") { LISTENER } else { SESSION }
+}
+
+/// The text of a unit with its drop-ins; none where systemd does not know it.
+fn text_of(unit: &str) -> String {
+    let output = Command::new("systemctl").args(["cat", "--no-pager", unit]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 

@@ -1,19 +1,17 @@
 //! One POP3 session from the client's side.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::net::TcpStream;
 
+use crate::connect::{Sources, connect};
 use crate::options::Options;
 use crate::reply::Replies;
 use crate::tls::{self, Encrypted, Tls};
 
-/// No server gets longer for a reply: a run ends, whatever happens.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Where a server is, and how to talk with it.
 pub(crate) struct Server {
     port: u16,
+    sources: Sources,
     tls: Option<Tls>,
 }
 
@@ -25,7 +23,7 @@ impl Server {
             "resumed" => Some(Tls::new(true)?),
             other => return Err(io::Error::other(format!("--tls {other}?"))),
         };
-        Ok(Self { port: options.port()?, tls })
+        Ok(Self { port: options.port()?, sources: Sources::of(options)?, tls })
     }
 }
 
@@ -42,11 +40,9 @@ pub(crate) enum Connection {
 impl Client {
     /// Connects and reads the greeting.
     pub(crate) fn connect(server: &Server) -> io::Result<Self> {
-        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port))?;
+        let socket = connect(server.port, server.sources)?;
         // What is measured is the server's way with Nagle's algorithm, not ours.
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
         let socket = match &server.tls {
             None => Connection::Plain(socket),
             Some(tls) => Connection::Tls(Box::new(tls.begin(socket)?)),

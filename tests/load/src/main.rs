@@ -1,7 +1,9 @@
 //! Load generator of tests/bench. Runs inside the booted host, talks to 127.0.0.1 only, and is
 //! bounded in number and time whatever the server does. Results are one line of JSON.
 
+mod bell;
 mod client;
+mod connect;
 mod download;
 mod hold;
 mod options;
@@ -17,8 +19,8 @@ use std::process::ExitCode;
 use options::Options;
 
 const USAGE: &str = "\
-usage: popa3d-load WORK --port PORT [--tls none|full|resumed] [--OPTION VALUE]...
-  sessions   complete sessions         --concurrency --seconds --users
+usage: popa3d-load WORK --port PORT [--tls none|full|resumed] [--sources N] [--OPTION VALUE]...
+  sessions   complete sessions         --concurrency --seconds --most --users
                                        --dialogue full|short|greeting|handshake
   login      PASS, STAT and UIDL timed --user --times
   commands   single commands timed     --user --times

@@ -1,13 +1,13 @@
 //! Complete sessions, one after the other, in several threads at once.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bell::Bell;
 use crate::client::{Client, Server};
 use crate::options::Options;
-use crate::times::Times;
+use crate::times::{Times, processor_time};
 
 /// Stages of a session, each from its command to the end of its reply.
 const STAGES: [&str; 6] = ["greeting", "user", "pass", "stat", "uidl", "quit"];
@@ -18,7 +18,11 @@ const RECOVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 struct Outcome {
     whole: Times,
+    /// When each session was over.
+    ends: Vec<Instant>,
     stages: [Times; STAGES.len()],
+    /// Those that failed included: a client may have waited in vain.
+    longest: Duration,
     failures: u32,
     first_failure: Option<String>,
     /// Sessions that a ticket began.
@@ -61,10 +65,10 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
     let servers: Vec<_> =
         (0..concurrency).map(|_| Server::of(options)).collect::<io::Result<_>>()?;
     let password = options.text("password", "");
-    let over = AtomicBool::new(false);
+    let bell = Bell::new(length, options.number("most", u32::MAX)?);
     let begun = Instant::now();
     let outcomes = thread::scope(|scope| {
-        let over = &over;
+        let bell = &bell;
         let workers: Vec<_> = (0..concurrency)
             .zip(&servers)
             .map(|(worker, server)| {
@@ -72,13 +76,17 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
                     let mut outcome = Outcome::default();
                     // No two threads share a user: a maildrop has one session at a time.
                     let mut mine = (worker..users.max(worker + 1)).step_by(concurrency).cycle();
-                    while !over.load(Ordering::Relaxed) {
+                    while bell.lets_begin() {
                         let user = format!("user{:03}", mine.next().unwrap_or(worker));
                         let begun = Instant::now();
                         let stages = &mut outcome.stages;
-                        match session(server, dialogue, &user, password, stages) {
+                        let result = session(server, dialogue, &user, password, stages);
+                        let took = begun.elapsed();
+                        outcome.longest = outcome.longest.max(took);
+                        match result {
                             Ok(client) => {
-                                outcome.whole.add(begun.elapsed());
+                                outcome.whole.add(took);
+                                outcome.ends.push(begun + took);
                                 outcome.resumed += u32::from(client.is_resumed());
                                 if outcome.tls.is_empty() {
                                     outcome.tls = client.agreed();
@@ -95,8 +103,6 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
                 })
             })
             .collect();
-        thread::sleep(length);
-        over.store(true, Ordering::Relaxed);
         workers.into_iter().map(|worker| worker.join().unwrap_or_default()).collect::<Vec<_>>()
     });
     // Until the last session was over: those under way at the bell count with their whole time.
@@ -104,9 +110,11 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
     let mut total = Outcome::default();
     for outcome in outcomes {
         total.whole.append(outcome.whole);
+        total.ends.extend(outcome.ends);
         for (sum, stage) in total.stages.iter_mut().zip(outcome.stages) {
             sum.append(stage);
         }
+        total.longest = total.longest.max(outcome.longest);
         total.failures += outcome.failures;
         total.resumed += outcome.resumed;
         total.tls = outcome.tls;
@@ -118,7 +126,10 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
         .map(|(name, times)| format!(r#""{name}":{times}"#))
         .collect();
     Ok(format!(
-        r#"{{"seconds":{seconds:.3},"failures":{},"first_failure":{:?},"resumed":{},"tls":{:?},"session":{},{}}}"#,
+        r#"{{"seconds":{seconds:.3},"rate":{:.3},"client":{:.6},"longest":{:.3},"failures":{},"first_failure":{:?},"resumed":{},"tls":{:?},"session":{},{}}}"#,
+        bell.rate(&total.ends),
+        processor_time()?.as_secs_f64(),
+        total.longest.as_secs_f64() * 1e3,
         total.failures,
         total.first_failure.unwrap_or_default(),
         total.resumed,

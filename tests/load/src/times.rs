@@ -1,7 +1,10 @@
 //! Durations of one kind, and what they come to.
 
-use std::fmt;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 
 #[derive(Debug, Default)]
 pub(crate) struct Times(Vec<Duration>);
@@ -22,6 +25,13 @@ impl Times {
     pub(crate) fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
+}
+
+/// What this process has used of the processors until now.
+pub(crate) fn processor_time() -> io::Result<Duration> {
+    let used = getrusage(UsageWho::RUSAGE_SELF)?;
+    let microseconds = (used.user_time() + used.system_time()).num_microseconds();
+    Ok(Duration::from_micros(microseconds.unsigned_abs()))
 }
 
 /// Milliseconds, as JSON.

@@ -1,0 +1,188 @@
+//! What a session does to log somebody in.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::login::{self, Denied, LoggedIn};
+use super::login_delay::{Attempt, LoginDelays, Turn};
+use super::permission::Phase;
+use super::session::{Broken, Session, in_authorization};
+use super::stop_signal::StopSignal;
+use super::tls::Keys;
+use crate::channel::{Answer, Method, Refusal, Secret};
+use crate::event::Event;
+
+impl Session<'_> {
+    /// Logs in with a password, or by the word of the worker that there is a certificate.
+    pub(super) fn log_in(
+        &mut self,
+        user: &[u8],
+        password: Option<Secret>,
+        method: Method,
+        is_allowed: bool,
+    ) -> Result<Phase, Broken> {
+        if !is_allowed {
+            return Err(Broken::Worker("a login that the settings do not allow".to_owned()));
+        }
+        if self.attempts >= self.settings.login_attempts.0 {
+            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
+        }
+        self.attempts += 1;
+        self.log.method = Some(method);
+        // PAM modules, and later helpers, need not have them in memory.
+        self.keys = Keys::default();
+        let refusal = match self.judge(user, password)? {
+            Ok(logged_in) => {
+                // Before locks are waited for: whoever has proved to be a user need not make room for
+                // others.
+                self.starter.note_login();
+                match self.open_maildrop(logged_in)? {
+                    None => return Ok(Phase::Scanning),
+                    Some(refusal) => refusal,
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        self.worker.channel.send(&Answer::Refused(refusal), None)?;
+        Ok(Phase::AwaitingLogin)
+    }
+
+    /// Lets PAM judge when it is this attempt's turn. Takes the password, so that it is wiped before a
+    /// helper is forked.
+    #[expect(clippy::needless_pass_by_value, reason = "dropping it here wipes it")]
+    fn judge(
+        &mut self,
+        user: &[u8],
+        password: Option<Secret>,
+    ) -> Result<Result<LoggedIn, Refusal>, Broken> {
+        let client = self.log.client.map(|(address, _)| address);
+        let attempt =
+            Attempt { client, user, password: password.as_ref().map_or(&[], Secret::expose) };
+        let turn = self.delays(|delays| delays.take_turn(&attempt)).unwrap_or(Turn::Free);
+        self.log.login_delay = turn.wait();
+        let answer = if let Turn::TooFar(_) = turn {
+            // Without its user: looking the name up takes time, and that would tell who there is.
+            self.log.log(&Event::LoginDelayed);
+            Err(Refusal::Delayed)
+        } else {
+            self.let_signals_end_this();
+            self.await_turn()?;
+            let worker = self.worker.channel.as_fd();
+            let judged = login::log_in(
+                user,
+                password.as_ref(),
+                self.settings,
+                self.log,
+                worker,
+                self.prepared,
+            );
+            let concluded = self.conclude(judged, &attempt, turn);
+            self.stop = StopSignal::hold();
+            concluded?
+        };
+        self.log.login_delay = None;
+        Ok(answer)
+    }
+
+    /// Waits for the turn, and holds no lock meanwhile.
+    fn await_turn(&mut self) -> Result<(), Broken> {
+        let Some(wait) = self.log.login_delay else { return Ok(()) };
+        let seconds = wait.as_secs_f32().ceil();
+        self.starter
+            .show(&format!("{}: waits {seconds} s after failed logins", self.log.client_text()));
+        self.status = Some(in_authorization(self.log));
+        wait_until(Instant::now() + wait, self.worker.channel.as_fd())
+    }
+
+    /// Remembers and logs what PAM said, and waits until the worker may know it.
+    fn conclude(
+        &mut self,
+        judged: Result<LoggedIn, Denied>,
+        attempt: &Attempt<'_>,
+        turn: Turn,
+    ) -> Result<Result<LoggedIn, Refusal>, Broken> {
+        match judged {
+            Ok(logged_in) => {
+                if turn != Turn::Free {
+                    self.delays(|delays| delays.note_success(attempt));
+                }
+                self.log.log(&Event::LoginPassed);
+                Ok(Ok(logged_in))
+            }
+            Err(Denied::Credentials { reason, answer_at }) => {
+                // Before the wait: attempts on other connections are not to slip in meanwhile.
+                let failures = self.delays(|delays| delays.note_failure(attempt));
+                self.log.log(&Event::LoginFailed { why: &reason, failures });
+                self.log.user = None;
+                wait_until(answer_at, self.worker.channel.as_fd())?;
+                Ok(Err(Refusal::Credentials))
+            }
+            Err(Denied::Impossible(reason)) => {
+                self.log.log(&Event::LoginImpossible(&reason));
+                self.log.user = None;
+                Ok(Err(Refusal::Temporary))
+            }
+        }
+    }
+
+    /// Uses what is remembered of logins that failed. Where that is out of order everybody can log
+    /// in all the same, and the journal says so once.
+    fn delays<T>(&mut self, act: impl FnOnce(&LoginDelays) -> io::Result<T>) -> Option<T> {
+        match act(self.delays.as_ref()?) {
+            Ok(result) => Some(result),
+            Err(error) => {
+                self.delays = None;
+                let text = format!("failed logins delay nobody, {}: {error}", LoginDelays::FILE);
+                self.log.log(&Event::ServerFailure(&text));
+                None
+            }
+        }
+    }
+}
+
+/// Waits for a point in time, or the end of the worker. Nobody is logged in yet, so that a signal that
+/// stops the session ends this process at once.
+fn wait_until(end: Instant, worker: BorrowedFd<'_>) -> Result<(), Broken> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        // Rounded up to whole milliseconds: waking early would spin.
+        let left = left.saturating_add(Duration::from_micros(999));
+        // Nothing is expected from the worker, but its end is an end.
+        let mut ended = [PollFd::new(worker, PollFlags::empty())];
+        match poll(&mut ended, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) | Err(nix::Error::EINTR) => {}
+            Ok(_) => return Err(Broken::ChannelEnded),
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Request, ToMonitor, ToWorker, pair};
+
+    #[test]
+    fn worker_that_is_gone_is_not_waited_for() {
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        drop(worker);
+        let next_year = Instant::now() + Duration::from_secs(365 * 86_400);
+        let waited = wait_until(next_year, monitor.as_fd());
+        assert!(matches!(waited, Err(Broken::ChannelEnded)));
+    }
+
+    #[test]
+    fn worker_that_talks_meanwhile_has_to_wait_as_well() {
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        worker.send(&Request::OffersTls, None).unwrap();
+        let end = Instant::now() + Duration::from_millis(20);
+        assert!(wait_until(end, monitor.as_fd()).is_ok());
+        assert!(Instant::now() >= end);
+    }
+}

@@ -1,0 +1,93 @@
+//! What each session needs and finds out by itself, unless the listener did before it forked.
+
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use super::account;
+use super::login::SERVICE;
+use crate::ffi::pam::{Failure, Transaction};
+use crate::ffi::process::Mappings;
+use crate::worker;
+
+/// Where the stack of PAM may be: what is changed there changes it.
+pub const PAM_DIRECTORIES: &[&str] = &["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d"];
+
+/// The system user that workers run as.
+const USER: &str = "popa3d";
+
+/// The group that may make files in the spool (Debian Policy 11.6).
+const SPOOL_GROUP: &str = "mail";
+
+/// A name that nobody has, so that all modules of the name service are asked.
+const NOBODY: &CStr = c"popa3d no such user";
+
+/// What is known already; what is not is looked up. Nothing of it is secret.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// For the first login of a session: the stack is read, and its modules are loaded.
+    pam: Option<Transaction>,
+    /// Keeps the modules loaded when a session ends the other one; never used.
+    _anchor: Option<Transaction>,
+    /// Where the modules of both are in memory.
+    modules: Mappings,
+    worker: Option<(Uid, Gid)>,
+    spool_group: Option<Option<Gid>>,
+}
+
+impl Prepared {
+    /// Looks everything up, as it is now. What cannot be had now is looked up by those who need it, who
+    /// have somebody to tell.
+    #[must_use]
+    pub fn new() -> Self {
+        static BEFORE: OnceLock<Mappings> = OnceLock::new();
+        let before = BEFORE.get_or_init(|| Mappings::now().unwrap_or_default());
+        worker::prepare();
+        // What this loads stays.
+        let _ = account::find(NOBODY);
+        let start = || Transaction::start(SERVICE).ok();
+        let mut prepared = Self { pam: start(), _anchor: start(), ..Self::default() };
+        prepared.worker = prepared.worker_ids().ok();
+        prepared.spool_group = Some(prepared.spool_group());
+        // Without knowing what was there before, nothing can be told to be a module.
+        if !before.is_empty() {
+            prepared.modules = Mappings::now().unwrap_or_default().added_since(before);
+        }
+        prepared
+    }
+
+    /// Keeps the modules to this process: neither workers nor helpers have any use for them.
+    pub(super) fn keep_modules(&self) {
+        self.modules.keep_from_children();
+    }
+
+    /// A transaction without a user.
+    pub(super) fn transaction(&mut self) -> Result<Transaction, Failure> {
+        self.pam.take().map_or_else(|| Transaction::start(SERVICE), Ok)
+    }
+
+    /// The ids of workers.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing on this host.
+    pub(super) fn worker_ids(&self) -> Result<(Uid, Gid), String> {
+        if let Some(known) = self.worker {
+            return Ok(known);
+        }
+        let user = User::from_name(USER)
+            .map_err(|error| format!("looking for the system user {USER}: {error}"))?
+            .ok_or_else(|| format!("there is no system user {USER}; systemd-sysusers makes it"))?;
+        if user.uid.is_root() {
+            return Err(format!("the system user {USER} is root"));
+        }
+        Ok((user.uid, user.gid))
+    }
+
+    /// The group of the spool, where there is one.
+    pub(super) fn spool_group(&self) -> Option<Gid> {
+        self.spool_group
+            .unwrap_or_else(|| Group::from_name(SPOOL_GROUP).ok().flatten().map(|group| group.gid))
+    }
+}
