@@ -106,6 +106,7 @@ impl Listener {
         };
         listener.refusals.continue_from(handover.refused);
         listener.served = handover.served;
+        handover.regulars.into_iter().for_each(|source| listener.slots.regulars.note(source));
         for (pid, slot, channel) in handover.sessions {
             listener.slots.insert(pid, slot);
             listener.channels.extend(channel.map(|channel| (pid, channel)));

@@ -50,6 +50,7 @@ pub(super) struct Handover {
     pub(super) sessions: Vec<(Pid, Slot, Option<ToSession>)>,
     /// Sessions that are over and count for their source until then.
     pub(super) ended: Vec<(Duration, Source)>,
+    pub(super) regulars: Vec<Source>,
     pub(super) served: u64,
     pub(super) refused: u64,
 }
@@ -95,6 +96,7 @@ impl Handover {
                 let until = Duration::from_nanos(words.next()?.parse().ok()?);
                 self.ended.push((until, Source::of(words.next()?.parse().ok()?)));
             }
+            "regular" => self.regulars.push(Source::of(words.next()?.parse().ok()?)),
             "counts" => {
                 self.served = words.next()?.parse().ok()?;
                 self.refused = words.next()?.parse().ok()?;
@@ -212,6 +214,9 @@ fn describe(listener: &Listener, change: &Change) -> String {
     }
     for (until, source) in listener.slots.ended() {
         let _ = writeln!(text, "ended {} {}", until.as_nanos(), source.address());
+    }
+    for source in listener.slots.regulars.all() {
+        let _ = writeln!(text, "regular {}", source.address());
     }
     let _ = writeln!(text, "counts {} {}", listener.served, listener.refusals.total());
     text

@@ -9,6 +9,7 @@ mod changes;
 mod handover;
 mod orphans;
 mod refusals;
+mod regulars;
 mod reload;
 mod service;
 mod slots;

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use super::regulars::Regulars;
 use crate::settings::Settings;
 use crate::source::Source;
 
 /// A client that has been here for so long without logging in may have to make room for a new one.
-const TIME_TO_LOG_IN: Duration = Duration::from_secs(10);
+/// Programs take a second, over a bad line two; and the less it is, the more strangers can try while
+/// a flood comes from many sources.
+const TIME_TO_LOG_IN: Duration = Duration::from_secs(3);
 
 /// How many sessions there may be.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +111,8 @@ pub(super) struct Slots {
     /// … and those that ended, and still count until then.
     ended: BinaryHeap<Reverse<(Duration, Source)>>,
     ended_per_source: HashMap<Source, u32>,
+    /// Sources that somebody logged in from.
+    pub(super) regulars: Regulars,
 }
 
 impl Slots {
@@ -119,6 +124,7 @@ impl Slots {
             per_source: HashMap::new(),
             ended: BinaryHeap::new(),
             ended_per_source: HashMap::new(),
+            regulars: Regulars::default(),
         }
     }
 
@@ -199,6 +205,7 @@ impl Slots {
         if let Some(slot) = self.live.get_mut(&pid) {
             if !std::mem::replace(&mut slot.authenticated, true) {
                 self.unauthenticated -= 1;
+                slot.source.into_iter().for_each(|source| self.regulars.note(source));
             }
         }
     }
@@ -238,9 +245,11 @@ impl Slots {
     }
 
     /// The session that has to make room for a client from `source`: the oldest one without a login of
-    /// the source that has most of these. A source that floods pays for it itself; when there is none
-    /// such, whoever took long pays.
+    /// the source that has most of these, strangers first. A source that floods pays for it itself; when
+    /// there is none such, strangers pay for regulars, and whoever took long for anybody.
     fn dispensable(&self, source: Option<Source>, now: Duration) -> Option<Pid> {
+        let is_regular =
+            |source: Option<Source>| source.is_some_and(|source| self.regulars.know(source));
         let waiting = || {
             let slots = self.live.iter();
             slots.filter(|(_, slot)| !slot.authenticated && !slot.ending)
@@ -253,8 +262,10 @@ impl Slots {
         let most = counts.values().copied().max()?;
         let (pid, slot) = waiting()
             .filter(|(_, slot)| counts.get(&slot.source) == Some(&most))
-            .min_by_key(|(_, slot)| slot.since)?;
-        let is_due = most > own + 1 || slot.since + TIME_TO_LOG_IN <= now;
+            .min_by_key(|(_, slot)| (is_regular(slot.source), slot.since))?;
+        let is_due = most > own + 1
+            || slot.since + TIME_TO_LOG_IN <= now
+            || is_regular(source) && !is_regular(slot.source);
         is_due.then_some(*pid)
     }
 

@@ -17,8 +17,9 @@ use super::service;
 use crate::monitor::{Connection, Port, is_for_us};
 use crate::settings::Settings;
 
-/// How many connections may wait to be accepted; the kernel takes net.core.somaxconn if that is less.
-const BACKLOG: i32 = 1024;
+/// How many connections may wait to be accepted; the kernel takes net.core.somaxconn if that is less,
+/// which is 4096 by default. One that finds no room tries again after a second.
+const BACKLOG: i32 = 4096;
 
 /// What systemd calls sockets that this program made and gave it to keep: they are let go when the
 /// settings want others, while those of a socket unit are used as they are.

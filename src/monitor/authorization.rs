@@ -35,10 +35,15 @@ impl Session<'_> {
         // PAM modules, and later helpers, need not have them in memory.
         self.keys = Keys::default();
         let refusal = match self.judge(user, password)? {
-            Ok(logged_in) => match self.open_maildrop(logged_in)? {
-                None => return Ok(Phase::Scanning),
-                Some(refusal) => refusal,
-            },
+            Ok(logged_in) => {
+                // Before locks are waited for: whoever has proved to be a user need not make room for
+                // others.
+                self.starter.note_login();
+                match self.open_maildrop(logged_in)? {
+                    None => return Ok(Phase::Scanning),
+                    Some(refusal) => refusal,
+                }
+            }
             Err(refusal) => refusal,
         };
         self.worker.channel.send(&Answer::Refused(refusal), None)?;

@@ -287,7 +287,6 @@ impl Session<'_> {
     fn begin_transaction(&mut self, totals: Totals) -> Result<Phase, Broken> {
         self.release();
         self.store_remembered();
-        self.starter.note_login();
         self.log.log(&Event::MaildropLoaded(totals));
         self.result = Some((Totals::default(), totals));
         let user = self.log.user.as_deref().unwrap_or_default();

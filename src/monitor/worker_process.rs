@@ -21,8 +21,9 @@ use crate::worker::{self, Start};
 /// The empty directory that workers live in.
 const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
 
-/// How long an ending worker may take to see its client go.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an ending worker may take to send its last replies and to see its client go: a little
+/// longer than it takes at most (`worker::client`).
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// It usually ends at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);

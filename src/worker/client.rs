@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::deadline::Deadline;
 use super::stream::Stream;
-use crate::channel::{Encryption, Ending};
+use crate::channel::{Encryption, Ending, ToMonitor};
 use crate::pop3::LineBuffer;
 use crate::pop3::reply::{self, Code};
 use crate::proxy::{self, Header, MAX_HEADER, Malformed};
@@ -20,6 +20,13 @@ const FULL: usize = 128 * 1024;
 
 /// What a TLS client begins with (RFC 8446 section 5.1), and no command of POP3.
 const TLS: &[u8] = &[22, 3];
+
+/// How long a client may take to make room for the last replies, once the session is over. With
+/// [`GOODBYE`], the monitor has to wait longer than that for its worker.
+const LAST_REPLIES: Duration = Duration::from_secs(30);
+
+/// The same when the server ends the session, and wants the process to be gone.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How long an ending session waits for its client to close the connection.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -60,6 +67,8 @@ pub(super) struct Output {
     pending: Vec<u8>,
     /// How often something was sent: a reply that was sent cannot be taken back.
     sent: u64,
+    /// Whether sending has failed, so that the client waits for the rest of a reply.
+    is_cut: bool,
 }
 
 /// A point in the replies to go back to.
@@ -72,7 +81,7 @@ pub(super) struct Mark {
 impl Client {
     pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
         let stream = Stream::new(socket, idle_timeout);
-        let output = Output { stream, pending: Vec::new(), sent: 0 };
+        let output = Output { stream, pending: Vec::new(), sent: 0, is_cut: false };
         Self { input: LineBuffer::default(), output, idle_timeout, has_spoken: false }
     }
 
@@ -84,6 +93,11 @@ impl Client {
     /// Whether that time has come.
     pub(super) fn is_late(&self) -> bool {
         self.output.stream.is_late()
+    }
+
+    /// From here on nobody waits for the client when the monitor is gone.
+    pub(super) fn depend_on(&mut self, monitor: Arc<ToMonitor>) {
+        self.output.stream.depend_on(monitor);
     }
 
     /// Whether TLS has begun.
@@ -181,8 +195,13 @@ impl Client {
         Ok(())
     }
 
-    /// Tells the client that the server ends the session, unless it is about to read why already.
+    /// Tells the client that the server ends the session, unless it is about to read why already, or
+    /// is in the middle of a reply.
     pub(super) fn end(mut self) {
+        if self.output.is_cut {
+            return;
+        }
+        self.output.stream.hurry(LAST_WORD);
         if self.output.pending.is_empty() {
             let text = "the server ends this session, try again later";
             // Into memory: it cannot fail.
@@ -196,6 +215,7 @@ impl Client {
     /// Sends the last replies and waits a little for the client to close the connection: closing
     /// with something unread would make the kernel throw away what is on its way to the client.
     pub(super) fn say_goodbye(mut self) {
+        self.output.stream.hurry(LAST_REPLIES);
         if self.output.flush().is_ok() && self.output.stream.finish().is_ok() {
             self.output.stream.drain(Deadline::after(GOODBYE));
         }
@@ -226,6 +246,13 @@ impl Output {
         reply.clear();
         written
     }
+
+    fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.sent += 1;
+        let result = self.stream.send_all(octets);
+        self.is_cut |= result.is_err();
+        result
+    }
 }
 
 impl Write for Output {
@@ -239,8 +266,7 @@ impl Write for Output {
             self.flush()?;
         }
         if octets.len() > FULL {
-            self.sent += 1;
-            return self.stream.send_all(octets);
+            return self.send(octets);
         }
         self.pending.extend_from_slice(octets);
         Ok(())
@@ -250,8 +276,9 @@ impl Write for Output {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.sent += 1;
-        let result = self.stream.send_all(&self.pending);
+        let pending = std::mem::take(&mut self.pending);
+        let result = self.send(&pending);
+        self.pending = pending;
         self.pending.clear();
         result
     }

@@ -18,12 +18,14 @@ use crate::pop3::{self, Command, Line};
 ///
 /// The monitor is gone, so nobody can be told how the session ended.
 pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Result<()> {
+    let monitor = Arc::new(monitor);
     let mut client = Client::new(socket, start.idle_timeout);
+    client.depend_on(Arc::clone(&monitor));
     client.wait_until(Some(Deadline::after(start.login_timeout)));
     let mut session = Session {
         start,
         client,
-        monitor: Arc::new(monitor),
+        monitor,
         takes_passwords: start.takes_plaintext && !start.behind_proxy,
         encrypted_to_proxy: false,
         retrieved: Totals::default(),
@@ -37,6 +39,8 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
     let told = monitor.send(&Request::End { ending, retrieved }, None);
     match told {
         Ok(()) => client.say_goodbye(),
+        // It expects TLS, and could not read that.
+        Err(_) if ending == Ending::WithoutTls => {}
         Err(_) => client.end(),
     }
     told

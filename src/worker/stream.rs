@@ -13,7 +13,7 @@ use rustls::{HandshakeKind, ServerConfig};
 
 use super::deadline::Deadline;
 use super::tls::Records;
-use crate::channel::{Encryption, Ending, MAX_REASON};
+use crate::channel::{Encryption, Ending, MAX_REASON, ToMonitor};
 
 /// A TLS record that begins a handshake (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -27,13 +27,27 @@ pub(super) struct Stream {
     socket: OwnedFd,
     tls: Option<Box<Records>>,
     idle_timeout: Duration,
+    /// Without it there is no session, and no use in waiting for its client.
+    monitor: Option<Arc<ToMonitor>>,
     /// Nobody is waited for beyond this.
     latest: Option<Deadline>,
 }
 
 impl Stream {
     pub(super) fn new(socket: OwnedFd, idle_timeout: Duration) -> Self {
-        Self { socket, tls: None, idle_timeout, latest: None }
+        Self { socket, tls: None, idle_timeout, monitor: None, latest: None }
+    }
+
+    /// From here on nobody waits for the client when the monitor is gone.
+    pub(super) fn depend_on(&mut self, monitor: Arc<ToMonitor>) {
+        self.monitor = Some(monitor);
+    }
+
+    /// From here on the monitor does not matter, and each wait for the client takes no longer than
+    /// this.
+    pub(super) fn hurry(&mut self, idle_timeout: Duration) {
+        self.monitor = None;
+        self.idle_timeout = idle_timeout;
     }
 
     /// From here on nothing waits beyond `latest`, however much the client says or takes.
@@ -69,8 +83,7 @@ impl Stream {
         let mut tls = Box::new(Records::new(config).map_err(|error| bounded(&error.to_string()))?);
         let mut is_first = true;
         while tls.is_handshaking() {
-            let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            deadline.wait_for(&mut wanted).map_err(in_handshake)?;
+            self.wait_for_client(PollFlags::POLLIN, deadline).map_err(in_handshake)?;
             if is_first && !begins_handshake(&self.socket) {
                 return Err("the client does not speak TLS".to_owned());
             }
@@ -192,7 +205,7 @@ impl Stream {
     pub(super) fn send_all(&mut self, octets: &[u8]) -> io::Result<()> {
         let patience = self.patience();
         let Some(mut tls) = self.tls.take() else {
-            return send_all(&self.socket, octets, || patience.deadline());
+            return self.send_octets(octets, || patience.deadline());
         };
         let result = octets.chunks(ENCRYPTED_AT_ONCE).try_for_each(|piece| {
             tls.encrypt(piece).map_err(io::Error::other)?;
@@ -214,9 +227,35 @@ impl Stream {
 
     /// Sends the records that are ready.
     fn send_records(&self, tls: &mut Records, deadline: impl Fn() -> Deadline) -> io::Result<()> {
-        let result = send_all(&self.socket, tls.outgoing(), deadline);
+        let result = self.send_octets(tls.outgoing(), deadline);
         tls.sent();
         result
+    }
+
+    fn send_octets(&self, mut octets: &[u8], deadline: impl Fn() -> Deadline) -> io::Result<()> {
+        while !octets.is_empty() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.as_raw_fd(), octets, flags) {
+                Ok(count) => octets = octets.get(count..).unwrap_or_default(),
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => self.wait_for_client(PollFlags::POLLOUT, deadline())?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the client to send something or to make room, as `what` says.
+    fn wait_for_client(&self, what: PollFlags, deadline: Deadline) -> io::Result<()> {
+        let mut wanted = vec![PollFd::new(self.socket.as_fd(), what)];
+        let monitor = self.monitor.as_deref().map(AsFd::as_fd);
+        // Nothing is expected from the monitor, but its end is an end.
+        wanted.extend(monitor.map(|monitor| PollFd::new(monitor, PollFlags::empty())));
+        deadline.wait_for(&mut wanted)?;
+        match wanted.get(1).and_then(PollFd::any) {
+            Some(true) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Some(false) | None => Ok(()),
+        }
     }
 
     /// Waits until the client closes the connection, or until `deadline`, and throws away what it
@@ -257,27 +296,6 @@ fn take(socket: &OwnedFd, room: &mut [u8], how: MsgFlags) -> io::Result<usize> {
             result => return Ok(result?),
         }
     }
-}
-
-fn send_all(
-    socket: &OwnedFd,
-    mut octets: &[u8],
-    deadline: impl Fn() -> Deadline,
-) -> io::Result<()> {
-    while !octets.is_empty() {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        match send(socket.as_raw_fd(), octets, flags) {
-            Ok(count) => octets = octets.get(count..).unwrap_or_default(),
-            Err(nix::Error::EINTR) => {}
-            Err(nix::Error::EAGAIN) => wait_for_room(socket, deadline())?,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn wait_for_room(socket: &OwnedFd, deadline: Deadline) -> io::Result<()> {
-    deadline.wait_for(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)])
 }
 
 /// A deadline that is counted from the first time that somebody has to wait.
@@ -334,6 +352,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::channel::{ToWorker, pair};
 
     #[test]
     fn reason_is_cut_between_characters_and_not_before_it_has_to_be() {
@@ -359,6 +378,21 @@ mod tests {
         assert_eq!(received, Err(Ending::TimedOut));
         let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLOUT)];
         assert_eq!(passed.wait_for(&mut ready).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn client_that_takes_nothing_is_not_waited_for_when_the_monitor_is_gone() {
+        let (_client, server) = UnixStream::pair().unwrap();
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        let mut stream = Stream::new(server.into(), Duration::from_secs(3600));
+        stream.depend_on(Arc::new(worker));
+        drop(monitor);
+        let sent = stream.send_all(&vec![0; 16 << 20]);
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        // Unless it is a matter of the last replies.
+        stream.hurry(Duration::ZERO);
+        let sent = stream.send_all(&[0]);
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

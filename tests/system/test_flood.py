@@ -1,6 +1,7 @@
 """A flood of connections: the socket lives on, whatever it did to those who made it."""
 
 from .case import PASSWORD, HostCase
+from .flood import PER_SOURCE, FloodCase
 from .mail import messages
 
 
@@ -51,6 +52,24 @@ class Flood(HostCase):
         session.quit()
         self.assertEqual(self.host.run("systemctl", "is-active", "popa3d.socket").output, "active\n")
         self.assertEqual(self.host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
+
+
+class FloodFromElsewhere(FloodCase):
+    def test_a_flood_from_one_source_is_dropped_and_a_user_from_another_is_served(self):
+        user = self.account(self.mail)
+        for manner in ("silent", "slow writers", "deaf askers"):
+            with self.subTest(manner):
+                with self.attack(manner=manner, connections=300, rate=20) as outcome:
+                    self.until(lambda: len(self.processes()) == 2 * PER_SOURCE, "the flood")
+                    for _ in range(5):
+                        self.fetch(user)
+                ends = outcome["ends"]
+                self.assertEqual((ends["greeted to the end"], outcome["most greeted"]), (PER_SOURCE, PER_SOURCE))
+                self.assertGreaterEqual(ends["dropped without a word"], 300 - PER_SOURCE)
+                self.until_idle()
+                self.until(lambda: not self.host.run("systemctl", "list-units", "--all", "--no-legend",
+                                                     "popa3d@*").output, "the end of all units")
+                self.assert_nothing_failed()
 
 
 def greeted_on(connection):

@@ -120,8 +120,15 @@ class FromVersion1(HostCase):
 class Units(HostCase):
     def test_systemd_analyze_verify_is_silent(self):
         for unit in UNITS:
-            verified = self.host.run("systemd-analyze", "verify", unit)
-            self.assertEqual(verified.output + verified.errors, "")
+            self._verify(unit)
+
+    def _verify(self, unit):
+        verified = self.host.run("systemd-analyze", "verify", unit)
+        said = (verified.output + verified.errors).splitlines()
+        if self.host.release == "bookworm":
+            # What newer ones have to know, and older ones do not.
+            said = [line for line in said if "Unknown key name 'PollLimitIntervalSec'" not in line]
+        self.assertEqual(said, [])
 
     def test_the_hardened_drop_in_is_valid_and_a_session_works_with_it(self):
         directory = "/etc/systemd/system/popa3d@.service.d"
@@ -129,8 +136,7 @@ class Units(HostCase):
         self.host.shell(f"mkdir -p {directory}; cp /usr/share/doc/popa3d/examples/hardened.conf {directory}; "
                         "systemctl daemon-reload")
         for unit in UNITS:
-            verified = self.host.run("systemd-analyze", "verify", unit)
-            self.assertEqual(verified.output + verified.errors, "")
+            self._verify(unit)
         mail = messages(3)
         user = self.account(mail)
         session = self.connect()

@@ -110,10 +110,52 @@ fn where_everybody_has_one_the_slowest_makes_room_and_only_when_it_took_long() {
     let mut table = Table::new();
     let first = table.begin(1, 0);
     for last in 2..5 {
-        table.begin(last, 5);
+        table.begin(last, 1);
     }
-    assert_eq!(table.admit(9, 9), Admission::Refused(Full::Unauthenticated));
-    assert_eq!(table.admit(9, 10), Admission::InPlaceOf(first));
+    assert_eq!(table.admit(9, 2), Admission::Refused(Full::Unauthenticated));
+    assert_eq!(table.admit(9, 3), Admission::InPlaceOf(first));
+}
+
+/// With four sources that somebody logged in from: 11 to 14.
+fn with_regulars() -> Table {
+    let mut table = Table::new();
+    for last in 11..15 {
+        let pid = table.begin(last, 0);
+        table.0.logged_in(pid);
+        table.0.remove(pid, at(0));
+    }
+    table
+}
+
+#[test]
+fn for_a_source_that_somebody_logged_in_from_a_stranger_makes_room_at_once() {
+    let mut table = with_regulars();
+    table.begin(11, 0);
+    let stranger = table.begin(1, 1);
+    table.begin(2, 2);
+    table.begin(3, 2);
+    assert_eq!(table.admit(12, 2), Admission::InPlaceOf(stranger));
+    assert_eq!(table.admit(9, 2), Admission::Refused(Full::Unauthenticated));
+}
+
+#[test]
+fn strangers_make_room_before_sources_that_somebody_logged_in_from() {
+    let mut table = with_regulars();
+    for last in 11..14 {
+        table.begin(last, 0);
+    }
+    let stranger = table.begin(1, 1);
+    assert_eq!(table.admit(9, 9), Admission::InPlaceOf(stranger));
+}
+
+#[test]
+fn sources_that_somebody_logged_in_from_do_not_make_room_for_each_other_at_once() {
+    let mut table = with_regulars();
+    for last in [11, 12, 13, 14] {
+        table.begin(last, 0);
+    }
+    table.0.regulars.note(Source::of([192, 0, 2, 15].into()));
+    assert_eq!(table.admit(15, 0), Admission::Refused(Full::Unauthenticated));
 }
 
 #[test]
