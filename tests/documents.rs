@@ -193,15 +193,18 @@ fn manual_page_lists_every_event_with_its_priority() {
 
 #[test]
 fn manual_page_lists_every_journal_field() {
-    assert_eq!(fields(&read("man/popa3d.8")), fields(&read("src/event.rs")));
+    assert_eq!(fields(&read("man/popa3d.8")), fields(&read("src/event/session.rs")));
 }
 
 #[test]
 fn readme_names_options_events_and_fields_that_exist() {
     let readme = read("README.md");
     // Journal fields, and what tests read from the environment.
-    let sources =
-        ["src/event.rs", "src/as_user/redo/simulator/proofs.rs", "tests/system/test_kill.py"];
+    let sources = [
+        "src/event/session.rs",
+        "src/as_user/redo/simulator/proofs.rs",
+        "tests/system/test_kill.py",
+    ];
     let fields_known = sources.into_iter().flat_map(|source| fields(&read(source))).collect();
     assert!(fields(&readme).is_subset(&fields_known), "{:?}", fields(&readme));
     let known = events();
