@@ -12,6 +12,7 @@ mod helper;
 mod login;
 mod login_delay;
 mod maildrop;
+mod pam_stack;
 mod permission;
 mod prepared;
 mod privileges;
@@ -30,7 +31,8 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
-pub use prepared::{PAM_DIRECTORIES, Prepared};
+pub use pam_stack::PAM_DIRECTORIES;
+pub use prepared::Prepared;
 pub use recovery::recover_all;
 pub use tls::{has_certificate, report as report_certificates};
 

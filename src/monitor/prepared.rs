@@ -6,13 +6,10 @@ use std::sync::OnceLock;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::account;
-use super::login::SERVICE;
-use crate::ffi::pam::{Failure, Transaction};
+use super::pam_stack::{self, NotStarted, Stack};
+use crate::ffi::pam::Transaction;
 use crate::ffi::process::Mappings;
 use crate::worker;
-
-/// Where the stack of PAM may be: what is changed there changes it.
-pub const PAM_DIRECTORIES: &[&str] = &["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d"];
 
 /// The system user that workers run as.
 const USER: &str = "popa3d";
@@ -26,10 +23,11 @@ const NOBODY: &CStr = c"popa3d no such user";
 /// What is known already; what is not is looked up. Nothing of it is secret.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// For the first login of a session: the stack is read, and its modules are loaded.
-    pam: Option<Transaction>,
+    /// For the first login of a session: the stack is read, from these files, and its modules are
+    /// loaded.
+    pam: Option<(Transaction, Stack)>,
     /// Keeps the modules loaded when a session ends the other one; never used.
-    _anchor: Option<Transaction>,
+    _anchor: Option<(Transaction, Stack)>,
     /// Where the modules of both are in memory.
     modules: Mappings,
     worker: Option<(Uid, Gid)>,
@@ -46,7 +44,7 @@ impl Prepared {
         worker::prepare();
         // What this loads stays.
         let _ = account::find(NOBODY);
-        let start = || Transaction::start(SERVICE).ok();
+        let start = || pam_stack::start().ok();
         let mut prepared = Self { pam: start(), _anchor: start(), ..Self::default() };
         prepared.worker = prepared.worker_ids().ok();
         prepared.spool_group = Some(prepared.spool_group());
@@ -62,9 +60,13 @@ impl Prepared {
         self.modules.keep_from_children();
     }
 
-    /// A transaction without a user.
-    pub(super) fn transaction(&mut self) -> Result<Transaction, Failure> {
-        self.pam.take().map_or_else(|| Transaction::start(SERVICE), Ok)
+    /// A transaction without a user, of the stack that is there now.
+    pub(super) fn transaction(&mut self) -> Result<Transaction, NotStarted> {
+        match self.pam.take() {
+            Some((transaction, stack)) if stack == Stack::now() => Ok(transaction),
+            // It was edited since.
+            Some(_) | None => pam_stack::start().map(|(transaction, _)| transaction),
+        }
     }
 
     /// The ids of workers.
