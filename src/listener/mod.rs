@@ -12,6 +12,7 @@ mod reload;
 mod service;
 mod slots;
 mod sockets;
+mod trial;
 
 use std::io;
 use std::mem::take;
