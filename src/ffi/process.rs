@@ -1,7 +1,8 @@
 //! Forking, and closing what a child shall not have.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::unistd::{ForkResult, Pid};
 
@@ -152,6 +153,36 @@ pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The descriptors that are open, and the one that this is found out by.
+///
+/// # Errors
+///
+/// /proc cannot be read.
+pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
+    let names = std::fs::read_dir("/proc/self/fd")?;
+    let numbers = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(numbers.collect())
+}
+
+/// Has those of `numbers` that are free stand for /dev/null for good, so that nothing else gets them.
+pub fn occupy_descriptors(numbers: &[RawFd]) {
+    // SAFETY: F_GETFD touches no memory; it fails for a number that is not open.
+    let is_free = |number: &RawFd| unsafe { nix::libc::fcntl(*number, nix::libc::F_GETFD) } == -1;
+    let free: Vec<RawFd> = numbers.iter().copied().filter(is_free).collect();
+    if free.is_empty() {
+        return;
+    }
+    // Where that fails they are merely free.
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    for number in free.iter().filter(|number| **number != null.as_raw_fd()) {
+        // SAFETY: nobody owns that number, for it is not open.
+        unsafe { nix::libc::dup3(null.as_raw_fd(), *number, nix::libc::O_CLOEXEC) };
+    }
+    if free.contains(&null.as_raw_fd()) {
+        let _ = null.into_raw_fd();
+    }
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: closing is what this module's caller asked for; the numbers are a valid range
     // because `first <= last` holds at both calls above.
@@ -195,6 +226,28 @@ mod tests {
     #[test]
     fn child_that_is_forked_without_modules_runs_and_ends() {
         let pid = fork_without_modules(|| i32::from(vec![7_u8; 100_000].len() != 100_000)).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
+
+    #[test]
+    fn numbers_that_are_occupied_go_to_nobody_else_and_open_ones_stay_what_they_are() {
+        let child = || {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            let free = std::fs::File::open("/proc/self/maps").map(|file| file.as_raw_fd()).unwrap();
+            let numbers = [ours.as_raw_fd(), free, free + 1, free + 7];
+            occupy_descriptors(&numbers);
+            let what =
+                |number: &RawFd| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+            let [kept, others @ ..] = numbers.each_ref().map(what);
+            let is_kept = kept.to_str().unwrap().starts_with("socket:");
+            let are_null = others.iter().all(|other| other.to_str() == Some("/dev/null"));
+            let next = std::fs::File::open("/proc/self/maps").unwrap().as_raw_fd();
+            let open = open_descriptors().unwrap();
+            drop(theirs);
+            let are_open = numbers.iter().all(|number| open.contains(number));
+            i32::from(!(is_kept && are_null && are_open && !numbers.contains(&next)))
+        };
+        let pid = fork(child).unwrap();
         assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
     }
 }

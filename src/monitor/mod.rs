@@ -78,7 +78,7 @@ pub fn serve_accepted(
     listener: &ToListener,
     prepared: &mut Prepared,
 ) -> i32 {
-    prepared.keep_modules();
+    prepared.take_over();
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     i32::from(!serve_with(connection, settings, Starter::Listener(listener), prepared, &mut log))

@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn every_way_to_edit_a_stack_makes_it_another_one() {
-        let ways: [(&str, fn(&Place)); 6] = [
+        type Edit = fn(&Place);
+        let ways: [(&str, Edit); 6] = [
             ("written to", |place| place.write("pam.d/popa3d", "auth required pam_deny.so #\n")),
             ("an included one is written to", |place| place.write("pam.d/common-auth", "longer\n")),
             ("the target of a link is", |place| place.write("elsewhere/account", "longer\n")),

@@ -1,6 +1,7 @@
 //! What each session needs and finds out by itself, unless the listener did before it forked.
 
 use std::ffi::CStr;
+use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Group, Uid, User};
@@ -8,7 +9,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use super::account;
 use super::pam_stack::{self, NotStarted, Stack};
 use crate::ffi::pam::Transaction;
-use crate::ffi::process::Mappings;
+use crate::ffi::process::{Mappings, occupy_descriptors, open_descriptors};
 use crate::worker;
 
 /// The system user that workers run as.
@@ -30,6 +31,8 @@ pub struct Prepared {
     _anchor: Option<(Transaction, Stack)>,
     /// Where the modules of both are in memory.
     modules: Mappings,
+    /// What libraries have left open, such as syslog(3) when libpam had something to say.
+    left_open: Vec<RawFd>,
     worker: Option<(Uid, Gid)>,
     spool_group: Option<Option<Gid>>,
 }
@@ -40,14 +43,20 @@ impl Prepared {
     #[must_use]
     pub fn new() -> Self {
         static BEFORE: OnceLock<Mappings> = OnceLock::new();
-        let before = BEFORE.get_or_init(|| Mappings::now().unwrap_or_default());
-        worker::prepare();
-        // What this loads stays.
-        let _ = account::find(NOBODY);
+        let open = open_descriptors().unwrap_or_default();
+        let before = BEFORE.get_or_init(|| {
+            let before = Mappings::now().unwrap_or_default();
+            worker::prepare();
+            // What this loads stays; a name service that is slow is waited for once.
+            let _ = account::find(NOBODY);
+            before
+        });
         let start = || pam_stack::start().ok();
         let mut prepared = Self { pam: start(), _anchor: start(), ..Self::default() };
         prepared.worker = prepared.worker_ids().ok();
         prepared.spool_group = Some(prepared.spool_group());
+        prepared.left_open = open_descriptors().unwrap_or_default();
+        prepared.left_open.retain(|number| !open.contains(number));
         // Without knowing what was there before, nothing can be told to be a module.
         if !before.is_empty() {
             prepared.modules = Mappings::now().unwrap_or_default().added_since(before);
@@ -55,9 +64,22 @@ impl Prepared {
         prepared
     }
 
-    /// Keeps the modules to this process: neither workers nor helpers have any use for them.
-    pub(super) fn keep_modules(&self) {
+    /// The same again, after the stack was edited.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let mut prepared = Self::new();
+        prepared.left_open.extend(&self.left_open);
+        prepared.left_open.sort_unstable();
+        prepared.left_open.dedup();
+        prepared
+    }
+
+    /// Makes what was prepared this process's own, which has closed what it does not know.
+    pub(super) fn take_over(&self) {
+        // Neither workers nor helpers have any use for them.
         self.modules.keep_from_children();
+        // Libraries do not know, and would write to what gets these numbers next, or close it.
+        occupy_descriptors(&self.left_open);
     }
 
     /// A transaction without a user, of the stack that is there now.

@@ -1,5 +1,7 @@
 """The listener reads the stack of PAM before anybody logs in: whoever edits it meanwhile is heeded."""
 
+import os
+
 from .case import PASSWORD, HostCase
 
 STACK = "/etc/pam.d/popa3d"
@@ -47,7 +49,7 @@ class ListenerPamTest(HostCase):
         self.configure("/etc/pam.d/other", LETS_ANYBODY_IN)
         self.remove()
         self.at_the_password().err(f"PASS {PASSWORD}", rb"SYS/(TEMP|PERM)")
-        self.assert_said("Login impossible")
+        self.assert_said("Server failure authenticating")
 
     def test_session_that_began_before_an_edit_obeys_it(self):
         session = self.at_the_password()
@@ -61,3 +63,27 @@ class ListenerPamTest(HostCase):
         self.connect().quit()
         self.host.write("/etc/popa3d-stack", LETS_NOBODY_IN)
         self.at_the_password().err(f"PASS {PASSWORD}", rb"AUTH")
+
+    def test_what_libpam_left_open_is_nothing_else_in_a_session(self):
+        (listener,) = self.processes()
+        before = set(os.listdir(f"/proc/{listener}/fd"))
+        # libpam says to syslog that there is no such module, and keeps the socket for the next time.
+        self.edit(b"auth optional pam_is_not_there.so\n" + self.own)
+        left_open = set(os.listdir(f"/proc/{listener}/fd")) - before
+        self.assertTrue(left_open)
+        self.until(lambda: len(self.processes()) == 1, "the end of the session before")
+        session = self.login(self.user)
+        (monitor,) = (process for process in self.processes() if parent(process) == listener)
+        for number in left_open:
+            self.assertEqual(os.readlink(f"/proc/{monitor}/fd/{number}"), "/dev/null")
+        session.quit()
+
+
+def parent(process):
+    """The parent of a process, or None when it is gone."""
+    try:
+        with open(f"/proc/{process}/status", encoding="ascii") as lines:
+            (line,) = (line for line in lines if line.startswith("PPid:"))
+    except ProcessLookupError:
+        return None
+    return int(line.split()[1])
