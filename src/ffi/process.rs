@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::unistd::{ForkResult, Pid};
 
@@ -21,8 +22,9 @@ unsafe extern "C" {
 ///
 /// fork(2)'s: no process, no memory.
 pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
-    // SAFETY: this process has one thread whenever it forks (the PAM watchdog is joined before),
-    // so the child may allocate and lock as it likes.
+    // SAFETY: this process has no thread of its own besides this one whenever it forks (the PAM watchdog
+    // is joined before), and fork(2) has the allocator in order whatever libraries have begun, so the
+    // child may allocate as it likes.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => end_with(child()),
@@ -32,10 +34,19 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 /// The same, for a child that uses no library that PAM brought: those are not told of it, and may be
 /// out of its memory ([`Mappings::keep_from_children`]).
 ///
+/// Where one of them has begun a thread, that may be allocating just now: then it takes fork(2) with all
+/// that belongs to it for the child to have memory to work with.
+///
 /// # Errors
 ///
 /// fork(2)'s.
 pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    if has_threads() {
+        if let Some(kept) = KEPT.get() {
+            kept.advise(nix::libc::MADV_DOFORK);
+        }
+        return fork(child);
+    }
     // SAFETY: as above; the handlers that are left out keep locks and random numbers of libraries in
     // order that the child does not use.
     match unsafe { _Fork() } {
@@ -43,6 +54,11 @@ pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
         pid if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether this process has another thread than this one; yes where that cannot be seen.
+fn has_threads() -> bool {
+    std::fs::read_dir("/proc/self/task").map_or(true, |threads| threads.take(2).count() != 1)
 }
 
 fn end_with(status: i32) -> ! {
@@ -83,15 +99,23 @@ impl Mappings {
     ///
     /// Only [`fork_without_modules`] may be used afterwards, and the child must not use what is gone.
     pub fn keep_from_children(&self) {
+        self.advise(nix::libc::MADV_DONTFORK);
+        let _ = KEPT.set(self.clone());
+    }
+
+    fn advise(&self, advice: nix::libc::c_int) {
         for (start, length, _) in &self.0 {
-            // SAFETY: nothing changes in this process; in children nobody calls into these libraries.
-            // Where it fails they are merely there.
+            // SAFETY: nothing changes in this process; in children nobody calls into libraries that are
+            // not there. Where it fails they merely are there, or what was forked ends early.
             unsafe {
-                nix::libc::madvise(*start as *mut _, *length, nix::libc::MADV_DONTFORK);
+                nix::libc::madvise(*start as *mut _, *length, advice);
             }
         }
     }
 }
+
+/// What this process keeps from its children.
+static KEPT: OnceLock<Mappings> = OnceLock::new();
 
 /// A line of proc_pid_maps(5): where it begins, how long it is, and its file.
 fn mapping(line: &str) -> Option<(usize, usize, String)> {
@@ -248,6 +272,37 @@ mod tests {
             i32::from(!(is_kept && are_null && are_open && !numbers.contains(&next)))
         };
         let pid = fork(child).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
+
+    /// Whether a child of [`fork_without_modules`] can allocate, however often others do at its birth.
+    fn allocates_among_threads() -> i32 {
+        use_one_heap();
+        for _ in 0..8 {
+            std::thread::spawn(|| {
+                loop {
+                    std::hint::black_box(vec![0_u8; 3000]);
+                }
+            });
+        }
+        for _ in 0..60 {
+            let pid = fork_without_modules(|| {
+                // A lock that nobody will ever let go is the end of it.
+                nix::unistd::alarm::set(60);
+                (0..50).for_each(|size| drop(std::hint::black_box(vec![1_u8; size * 100])));
+                0
+            });
+            let pid = pid.unwrap();
+            if waitpid(pid, None) != Ok(WaitStatus::Exited(pid, 0)) {
+                return 1;
+            }
+        }
+        0
+    }
+
+    #[test]
+    fn child_has_memory_to_work_with_whatever_threads_there_are() {
+        let pid = fork(allocates_among_threads).unwrap();
         assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
     }
 }
