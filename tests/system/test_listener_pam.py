@@ -12,7 +12,9 @@ LETS_NOBODY_IN = "".join(f"{kind} required pam_deny.so\n" for kind in ("auth", "
 class ListenerPamTest(HostCase):
     def setUp(self):
         self.host.run("systemctl", "stop", "popa3d.socket", "popa3ds.socket")
-        self.addCleanup(self.host.run, "systemctl", "start", "popa3d.socket", "popa3ds.socket")
+        # systemd lets nobody start them as often as these tests do.
+        self.addCleanup(self.host.shell, "systemctl reset-failed popa3d.socket popa3ds.socket\n"
+                                         "systemctl start popa3d.socket popa3ds.socket")
         self.configure("/etc/popa3d.toml", 'login-delay-max = "0s"\n')
         self.own = self.host.read(STACK)
         self.configure(STACK, self.own)
@@ -65,13 +67,14 @@ class ListenerPamTest(HostCase):
         self.at_the_password().err(f"PASS {PASSWORD}", rb"AUTH")
 
     def test_what_libpam_left_open_is_nothing_else_in_a_session(self):
+        self.until(lambda: len(self.processes()) == 1, "the end of other sessions")
         (listener,) = self.processes()
         before = set(os.listdir(f"/proc/{listener}/fd"))
         # libpam says to syslog that there is no such module, and keeps the socket for the next time.
         self.edit(b"auth optional pam_is_not_there.so\n" + self.own)
+        self.until(lambda: self.processes() == [listener], "the end of the session before")
         left_open = set(os.listdir(f"/proc/{listener}/fd")) - before
         self.assertTrue(left_open)
-        self.until(lambda: len(self.processes()) == 1, "the end of the session before")
         session = self.login(self.user)
         (monitor,) = (process for process in self.processes() if parent(process) == listener)
         for number in left_open:
