@@ -1,7 +1,9 @@
 //! Forking, and closing what a child shall not have.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::unistd::{ForkResult, Pid};
 
@@ -20,8 +22,9 @@ unsafe extern "C" {
 ///
 /// fork(2)'s: no process, no memory.
 pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
-    // SAFETY: this process has one thread whenever it forks (the PAM watchdog is joined before),
-    // so the child may allocate and lock as it likes.
+    // SAFETY: this process has no thread of its own besides this one whenever it forks (the PAM watchdog
+    // is joined before), and fork(2) has the allocator in order whatever libraries have begun, so the
+    // child may allocate as it likes.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => end_with(child()),
@@ -31,10 +34,19 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 /// The same, for a child that uses no library that PAM brought: those are not told of it, and may be
 /// out of its memory ([`Mappings::keep_from_children`]).
 ///
+/// Where one of them has begun a thread, that may be allocating just now: then it takes fork(2) with all
+/// that belongs to it for the child to have memory to work with.
+///
 /// # Errors
 ///
 /// fork(2)'s.
 pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    if has_threads() {
+        if let Some(kept) = KEPT.get() {
+            kept.advise(nix::libc::MADV_DOFORK);
+        }
+        return fork(child);
+    }
     // SAFETY: as above; the handlers that are left out keep locks and random numbers of libraries in
     // order that the child does not use.
     match unsafe { _Fork() } {
@@ -42,6 +54,11 @@ pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
         pid if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether this process has another thread than this one; yes where that cannot be seen.
+fn has_threads() -> bool {
+    std::fs::read_dir("/proc/self/task").map_or(true, |threads| threads.take(2).count() != 1)
 }
 
 fn end_with(status: i32) -> ! {
@@ -82,15 +99,23 @@ impl Mappings {
     ///
     /// Only [`fork_without_modules`] may be used afterwards, and the child must not use what is gone.
     pub fn keep_from_children(&self) {
+        self.advise(nix::libc::MADV_DONTFORK);
+        let _ = KEPT.set(self.clone());
+    }
+
+    fn advise(&self, advice: nix::libc::c_int) {
         for (start, length, _) in &self.0 {
-            // SAFETY: nothing changes in this process; in children nobody calls into these libraries.
-            // Where it fails they are merely there.
+            // SAFETY: nothing changes in this process; in children nobody calls into libraries that are
+            // not there. Where it fails they merely are there, or what was forked ends early.
             unsafe {
-                nix::libc::madvise(*start as *mut _, *length, nix::libc::MADV_DONTFORK);
+                nix::libc::madvise(*start as *mut _, *length, advice);
             }
         }
     }
 }
+
+/// What this process keeps from its children.
+static KEPT: OnceLock<Mappings> = OnceLock::new();
 
 /// A line of proc_pid_maps(5): where it begins, how long it is, and its file.
 fn mapping(line: &str) -> Option<(usize, usize, String)> {
@@ -152,6 +177,36 @@ pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The descriptors that are open, and the one that this is found out by.
+///
+/// # Errors
+///
+/// /proc cannot be read.
+pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
+    let names = std::fs::read_dir("/proc/self/fd")?;
+    let numbers = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(numbers.collect())
+}
+
+/// Has those of `numbers` that are free stand for /dev/null for good, so that nothing else gets them.
+pub fn occupy_descriptors(numbers: &[RawFd]) {
+    // SAFETY: F_GETFD touches no memory; it fails for a number that is not open.
+    let is_free = |number: &RawFd| unsafe { nix::libc::fcntl(*number, nix::libc::F_GETFD) } == -1;
+    let free: Vec<RawFd> = numbers.iter().copied().filter(is_free).collect();
+    if free.is_empty() {
+        return;
+    }
+    // Where that fails they are merely free.
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    for number in free.iter().filter(|number| **number != null.as_raw_fd()) {
+        // SAFETY: nobody owns that number, for it is not open.
+        unsafe { nix::libc::dup3(null.as_raw_fd(), *number, nix::libc::O_CLOEXEC) };
+    }
+    if free.contains(&null.as_raw_fd()) {
+        let _ = null.into_raw_fd();
+    }
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: closing is what this module's caller asked for; the numbers are a valid range
     // because `first <= last` holds at both calls above.
@@ -195,6 +250,59 @@ mod tests {
     #[test]
     fn child_that_is_forked_without_modules_runs_and_ends() {
         let pid = fork_without_modules(|| i32::from(vec![7_u8; 100_000].len() != 100_000)).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
+
+    #[test]
+    fn numbers_that_are_occupied_go_to_nobody_else_and_open_ones_stay_what_they_are() {
+        let child = || {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            let free = std::fs::File::open("/proc/self/maps").map(|file| file.as_raw_fd()).unwrap();
+            let numbers = [ours.as_raw_fd(), free, free + 1, free + 7];
+            occupy_descriptors(&numbers);
+            let what =
+                |number: &RawFd| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+            let [kept, others @ ..] = numbers.each_ref().map(what);
+            let is_kept = kept.to_str().unwrap().starts_with("socket:");
+            let are_null = others.iter().all(|other| other.to_str() == Some("/dev/null"));
+            let next = std::fs::File::open("/proc/self/maps").unwrap().as_raw_fd();
+            let open = open_descriptors().unwrap();
+            drop(theirs);
+            let are_open = numbers.iter().all(|number| open.contains(number));
+            i32::from(!(is_kept && are_null && are_open && !numbers.contains(&next)))
+        };
+        let pid = fork(child).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
+
+    /// Whether a child of [`fork_without_modules`] can allocate, however often others do at its birth.
+    fn allocates_among_threads() -> i32 {
+        use_one_heap();
+        for _ in 0..8 {
+            std::thread::spawn(|| {
+                loop {
+                    std::hint::black_box(vec![0_u8; 3000]);
+                }
+            });
+        }
+        for _ in 0..60 {
+            let pid = fork_without_modules(|| {
+                // A lock that nobody will ever let go is the end of it.
+                nix::unistd::alarm::set(60);
+                (0..50).for_each(|size| drop(std::hint::black_box(vec![1_u8; size * 100])));
+                0
+            });
+            let pid = pid.unwrap();
+            if waitpid(pid, None) != Ok(WaitStatus::Exited(pid, 0)) {
+                return 1;
+            }
+        }
+        0
+    }
+
+    #[test]
+    fn child_has_memory_to_work_with_whatever_threads_there_are() {
+        let pid = fork(allocates_among_threads).unwrap();
         assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
     }
 }

@@ -261,7 +261,7 @@ impl Listener {
     /// The stack of PAM was edited: sessions to come have the new one.
     fn prepare_anew(&mut self) {
         if self.pam_changes.as_ref().is_some_and(Changes::are_there) {
-            self.prepared = Prepared::new();
+            self.prepared = self.prepared.anew();
         }
     }
 

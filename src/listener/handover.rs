@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -25,6 +25,7 @@ use nix::unistd::{Pid, execve};
 use super::accept::Listener;
 use super::slots::Slot;
 use super::sockets::{Change, Listening};
+use super::trial;
 use crate::channel::ToSession;
 use crate::ffi::process::take_descriptor;
 use crate::monitor::Port;
@@ -144,14 +145,7 @@ impl Origin {
         let program = self.program()?;
         let mut command = Command::new(program);
         command.args(self.arguments()).arg("--check-config");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let failed = |why: &str| format!("{} --check-config: {why}", program.display());
-        let output = command.output().map_err(|error| failed(&error.to_string()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(failed(&format!("{}, {}", output.status, said.trim())))
+        trial::run(command).map_err(|why| format!("{} --check-config: {why}", program.display()))
     }
 }
 

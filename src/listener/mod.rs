@@ -14,6 +14,7 @@ mod reload;
 mod service;
 mod slots;
 mod sockets;
+mod trial;
 
 use std::io;
 use std::mem::take;

@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::time::Instant;
 
 use super::account::{self, Account};
+use super::pam_stack::NotStarted;
 use super::prepared::Prepared;
 use super::watchdog::Watchdog;
 use crate::channel::Secret;
@@ -13,15 +13,7 @@ use crate::event::{Event, Session, printable};
 use crate::ffi::pam::{Failure, Password, Transaction};
 use crate::settings::Settings;
 
-pub(super) const SERVICE: &CStr = c"popa3d";
 const TERMINAL: &CStr = c"popa3d";
-
-/// Where libpam finds the service (pam.conf(5)).
-const SERVICE_FILES: [&str; 3] =
-    ["/etc/pam.d/popa3d", "/usr/lib/pam.d/popa3d", "/usr/etc/pam.d/popa3d"];
-
-/// Where libpam looks when this directory does not exist: one file for all services.
-const SERVICE_DIRECTORY: &str = "/etc/pam.d";
 
 /// A user whose PAM session is open.
 pub(super) struct LoggedIn {
@@ -98,6 +90,15 @@ impl From<Failure> for Refused {
     }
 }
 
+impl From<NotStarted> for Refused {
+    fn from(why: NotStarted) -> Self {
+        match why {
+            NotStarted::Failed(failure) => failure.into(),
+            NotStarted::NoService | NotStarted::Edited => Self::Impossible(why.to_string()),
+        }
+    }
+}
+
 /// What shows that a client is who it says.
 enum Proof {
     Password(Password),
@@ -114,11 +115,6 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn run(&mut self, user: &[u8], password: Option<&Secret>) -> Result<LoggedIn, Refused> {
-        // Without it libpam would silently take the service `other`, which may let people in.
-        let is_there = |path: &&str| Path::new(path).exists();
-        if is_there(&SERVICE_DIRECTORY) && !SERVICE_FILES.iter().any(is_there) {
-            return Err(Refused::Impossible("there is no /etc/pam.d/popa3d".to_owned()));
-        }
         let asked = match CString::new(user) {
             Ok(name) if account::is_name(user) => name,
             Ok(_) | Err(_) => return Err(Refused::ForReason("not a user name".to_owned())),

@@ -12,6 +12,7 @@ mod helper;
 mod login;
 mod login_delay;
 mod maildrop;
+mod pam_stack;
 mod permission;
 mod prepared;
 mod privileges;
@@ -30,7 +31,8 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
-pub use prepared::{PAM_DIRECTORIES, Prepared};
+pub use pam_stack::PAM_DIRECTORIES;
+pub use prepared::Prepared;
 pub use recovery::recover_all;
 pub use tls::{has_certificate, report as report_certificates};
 
@@ -76,7 +78,7 @@ pub fn serve_accepted(
     listener: &ToListener,
     prepared: &mut Prepared,
 ) -> i32 {
-    prepared.keep_modules();
+    prepared.take_over();
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     i32::from(!serve_with(connection, settings, Starter::Listener(listener), prepared, &mut log))
