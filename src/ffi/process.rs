@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::unistd::{ForkResult, Pid};
 
@@ -28,21 +29,29 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     }
 }
 
-/// The same, for a child that uses no library that PAM brought: those are not told of it, and may be
-/// out of its memory ([`Mappings::keep_from_children`]).
+/// The same, for a child that uses no library that PAM brought: those are not told of it, and are out
+/// of its memory if they are known ([`Mappings::keep_from_children`]).
 ///
 /// # Errors
 ///
 /// fork(2)'s.
 pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let modules = MODULES.get();
+    modules.into_iter().for_each(|modules| modules.advise(nix::libc::MADV_DONTFORK));
     // SAFETY: as above; the handlers that are left out keep locks and random numbers of libraries in
     // order that the child does not use.
-    match unsafe { _Fork() } {
+    let forked = match unsafe { _Fork() } {
         0 => end_with(child()),
         pid if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(io::Error::last_os_error()),
-    }
+    };
+    // Modules fork, too (pam_unix for unix_chkpwd), and their children go on in the module.
+    modules.into_iter().for_each(|modules| modules.advise(nix::libc::MADV_DOFORK));
+    forked
 }
+
+/// What children have no use for.
+static MODULES: OnceLock<Mappings> = OnceLock::new();
 
 fn end_with(status: i32) -> ! {
     // SAFETY: _exit has no precondition; it skips destructors and exit handlers that belong to the
@@ -62,7 +71,17 @@ impl Mappings {
     /// /proc cannot be read.
     pub fn now() -> io::Result<Self> {
         let text = std::fs::read_to_string("/proc/self/maps")?;
-        Ok(Self(text.lines().filter_map(mapping).collect()))
+        let mut found: Vec<(usize, usize, String)> = Vec::new();
+        for (start, length, path) in text.lines().filter_map(mapping) {
+            match found.last_mut() {
+                // The parts of a library lie side by side.
+                Some((first, before, of)) if *first + *before == start && *of == path => {
+                    *before += length;
+                }
+                Some(_) | None => found.push((start, length, path)),
+            }
+        }
+        Ok(Self(found))
     }
 
     /// Whether nothing is known to be there.
@@ -78,15 +97,18 @@ impl Mappings {
         Self(self.0.iter().filter(|(_, _, path)| is_new(path)).cloned().collect())
     }
 
-    /// Has them left out of the memory of processes that are forked from now on.
-    ///
-    /// Only [`fork_without_modules`] may be used afterwards, and the child must not use what is gone.
+    /// Has them left out of the memory of children that [`fork_without_modules`] makes from now on, which
+    /// must not use what is gone; for the life of this process.
     pub fn keep_from_children(&self) {
+        let _ = MODULES.set(self.clone());
+    }
+
+    fn advise(&self, advice: i32) {
         for (start, length, _) in &self.0 {
             // SAFETY: nothing changes in this process; in children nobody calls into these libraries.
             // Where it fails they are merely there.
             unsafe {
-                nix::libc::madvise(*start as *mut _, *length, nix::libc::MADV_DONTFORK);
+                nix::libc::madvise(*start as *mut _, *length, advice);
             }
         }
     }
@@ -190,6 +212,34 @@ mod tests {
         let path = "/usr/lib/security/pam_unix.so".to_owned();
         assert_eq!(added, [(0x7f00_0000_0000, 0x2000, path)]);
         assert_eq!(mapping("7ffc1000-7ffc3000 rw-p 00000000 00:00 0   [stack]"), None);
+    }
+
+    /// Maps a file into memory, where it stays; says where.
+    fn map(path: &std::path::Path) -> usize {
+        use nix::libc::{MAP_FAILED, MAP_PRIVATE, PROT_READ, mmap};
+        std::fs::write(path, [7; 4096]).unwrap();
+        let file = std::fs::File::open(path).unwrap();
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: a new mapping, at a place that the kernel chooses.
+        let at = unsafe { mmap(nowhere, 4096, PROT_READ, MAP_PRIVATE, file.as_raw_fd(), 0) };
+        assert_ne!(at, MAP_FAILED);
+        at as usize
+    }
+
+    #[test]
+    fn modules_are_in_the_memory_of_those_children_only_that_they_fork_themselves() {
+        let before = Mappings::now().unwrap();
+        let path = std::env::temp_dir().join(format!("popa3d-module-{}", std::process::id()));
+        let module = map(&path);
+        std::fs::remove_file(path).unwrap();
+        Mappings::now().unwrap().added_since(&before).keep_from_children();
+        // SAFETY: msync(2) fails where nothing is mapped, and else has nothing to do.
+        let has_it = || unsafe { nix::libc::msync(module as *mut _, 4096, nix::libc::MS_ASYNC) };
+        let end = |pid| waitpid(pid, None).unwrap();
+        let ours = fork_without_modules(|| i32::from(has_it() == 0)).unwrap();
+        assert_eq!(end(ours), WaitStatus::Exited(ours, 0));
+        let a_module_s = fork(|| i32::from(has_it() == 0)).unwrap();
+        assert_eq!(end(a_module_s), WaitStatus::Exited(a_module_s, 1));
     }
 
     #[test]
