@@ -31,8 +31,8 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     }
 }
 
-/// The same, for a child that uses no library that PAM brought: those are not told of it, and may be
-/// out of its memory ([`Mappings::keep_from_children`]).
+/// The same, for a child that uses no library that PAM brought: those are not told of it, and are out
+/// of its memory if they are known ([`Mappings::keep_from_children`]).
 ///
 /// Where one of them has begun a thread, that may be allocating just now: then it takes fork(2) with all
 /// that belongs to it for the child to have memory to work with.
@@ -42,24 +42,29 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 /// fork(2)'s.
 pub fn fork_without_modules(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     if has_threads() {
-        if let Some(kept) = KEPT.get() {
-            kept.advise(nix::libc::MADV_DOFORK);
-        }
         return fork(child);
     }
+    let modules = MODULES.get();
+    modules.into_iter().for_each(|modules| modules.advise(nix::libc::MADV_DONTFORK));
     // SAFETY: as above; the handlers that are left out keep locks and random numbers of libraries in
     // order that the child does not use.
-    match unsafe { _Fork() } {
+    let forked = match unsafe { _Fork() } {
         0 => end_with(child()),
         pid if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(io::Error::last_os_error()),
-    }
+    };
+    // Modules fork, too (pam_unix for unix_chkpwd), and their children go on in the module.
+    modules.into_iter().for_each(|modules| modules.advise(nix::libc::MADV_DOFORK));
+    forked
 }
 
 /// Whether this process has another thread than this one; yes where that cannot be seen.
 fn has_threads() -> bool {
     std::fs::read_dir("/proc/self/task").map_or(true, |threads| threads.take(2).count() != 1)
 }
+
+/// What children have no use for.
+static MODULES: OnceLock<Mappings> = OnceLock::new();
 
 fn end_with(status: i32) -> ! {
     // SAFETY: _exit has no precondition; it skips destructors and exit handlers that belong to the
@@ -79,7 +84,17 @@ impl Mappings {
     /// /proc cannot be read.
     pub fn now() -> io::Result<Self> {
         let text = std::fs::read_to_string("/proc/self/maps")?;
-        Ok(Self(text.lines().filter_map(mapping).collect()))
+        let mut found: Vec<(usize, usize, String)> = Vec::new();
+        for (start, length, path) in text.lines().filter_map(mapping) {
+            match found.last_mut() {
+                // The parts of a library lie side by side.
+                Some((first, before, of)) if *first + *before == start && *of == path => {
+                    *before += length;
+                }
+                Some(_) | None => found.push((start, length, path)),
+            }
+        }
+        Ok(Self(found))
     }
 
     /// Whether nothing is known to be there.
@@ -95,27 +110,22 @@ impl Mappings {
         Self(self.0.iter().filter(|(_, _, path)| is_new(path)).cloned().collect())
     }
 
-    /// Has them left out of the memory of processes that are forked from now on.
-    ///
-    /// Only [`fork_without_modules`] may be used afterwards, and the child must not use what is gone.
+    /// Has them left out of the memory of children that [`fork_without_modules`] makes from now on, which
+    /// must not use what is gone; for the life of this process.
     pub fn keep_from_children(&self) {
-        self.advise(nix::libc::MADV_DONTFORK);
-        let _ = KEPT.set(self.clone());
+        let _ = MODULES.set(self.clone());
     }
 
-    fn advise(&self, advice: nix::libc::c_int) {
+    fn advise(&self, advice: i32) {
         for (start, length, _) in &self.0 {
-            // SAFETY: nothing changes in this process; in children nobody calls into libraries that are
-            // not there. Where it fails they merely are there, or what was forked ends early.
+            // SAFETY: nothing changes in this process; in children nobody calls into these libraries.
+            // Where it fails they are merely there.
             unsafe {
                 nix::libc::madvise(*start as *mut _, *length, advice);
             }
         }
     }
 }
-
-/// What this process keeps from its children.
-static KEPT: OnceLock<Mappings> = OnceLock::new();
 
 /// A line of proc_pid_maps(5): where it begins, how long it is, and its file.
 fn mapping(line: &str) -> Option<(usize, usize, String)> {
@@ -245,6 +255,40 @@ mod tests {
         let path = "/usr/lib/security/pam_unix.so".to_owned();
         assert_eq!(added, [(0x7f00_0000_0000, 0x2000, path)]);
         assert_eq!(mapping("7ffc1000-7ffc3000 rw-p 00000000 00:00 0   [stack]"), None);
+    }
+
+    /// Maps a file into memory, where it stays; says where.
+    fn map(path: &std::path::Path) -> usize {
+        use nix::libc::{MAP_FAILED, MAP_PRIVATE, PROT_READ, mmap};
+        std::fs::write(path, [7; 4096]).unwrap();
+        let file = std::fs::File::open(path).unwrap();
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: a new mapping, at a place that the kernel chooses.
+        let at = unsafe { mmap(nowhere, 4096, PROT_READ, MAP_PRIVATE, file.as_raw_fd(), 0) };
+        assert_ne!(at, MAP_FAILED);
+        at as usize
+    }
+
+    /// Which children have a module, in a process without other threads: ours, and its own.
+    fn children_with_module() -> i32 {
+        let before = Mappings::now().unwrap();
+        let path = std::env::temp_dir().join(format!("popa3d-module-{}", std::process::id()));
+        let module = map(&path);
+        std::fs::remove_file(path).unwrap();
+        Mappings::now().unwrap().added_since(&before).keep_from_children();
+        // SAFETY: msync(2) fails where nothing is mapped, and else has nothing to do.
+        let has_it = || unsafe { nix::libc::msync(module as *mut _, 4096, nix::libc::MS_ASYNC) };
+        let end = |pid| waitpid(pid, None).unwrap();
+        let ours = fork_without_modules(|| i32::from(has_it() == 0)).unwrap();
+        let a_module_s = fork(|| i32::from(has_it() == 0)).unwrap();
+        let expected = [WaitStatus::Exited(ours, 0), WaitStatus::Exited(a_module_s, 1)];
+        i32::from([end(ours), end(a_module_s)] != expected)
+    }
+
+    #[test]
+    fn modules_are_in_the_memory_of_those_children_only_that_they_fork_themselves() {
+        let pid = fork(children_with_module).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
     }
 
     #[test]
