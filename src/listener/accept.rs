@@ -230,9 +230,12 @@ impl Listener {
         self.served += 1;
         self.slots.insert(pid, Slot { source, since: now, authenticated: false, ending: false });
         self.status.is_old = true;
-        let watched = self.watch(&ours, session_number(pid));
+        // The session goes on without, and the client is not to hear of it.
+        if let Err(error) = self.watch(&ours, session_number(pid)) {
+            self.pause(&format!("watching a session: {error}"));
+        }
         self.channels.insert(pid, ours);
-        watched
+        Ok(())
     }
 
     /// Takes what a session has to say.

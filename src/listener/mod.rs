@@ -81,6 +81,8 @@ pub fn run(place: Place, ground: Ground, journal: Option<RawFd>) -> Result<(), F
             .map_err(|error| host(format!("going to the background: {error}")))?;
     }
     allow_descriptors(&settings);
+    // A name service may take its time now, and the watchdog of the program before goes on.
+    service::alive();
     Listener::new(origin, settings, sockets, handover, journal)
         .and_then(|mut listener| listener.serve())
         .map_err(|error| host(format!("listening: {error}")))

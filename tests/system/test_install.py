@@ -103,6 +103,8 @@ class FromVersion1(HostCase):
             self.assertEqual(host.run("dpkg", "--audit").output, "")
             self.assertFalse(host.path("/etc/init.d/popa3d").exists())
             # What ran goes on until the admin decides: stop the old one, start the new one.
+            with host.connect(110, timeout=60) as connection:
+                self.assertEqual(case.Session(self, connection).line(), b"+OK", "not the greeting of 1.0.3")
             host.run("systemctl", "stop", "popa3d.service", check=False)
             host.run("systemctl", "daemon-reload")
             host.run("systemctl", "enable", "--now", "popa3d.socket")

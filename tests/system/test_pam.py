@@ -152,6 +152,7 @@ class Accounts(PamCase):
         self.configure("/var/lib/extrausers/group", "virtual:x:45001:\n")
         self.configure("/var/lib/extrausers/shadow", f"virtual:{shadow}:20000:0:99999:7:::\n")
         self.assertNotIn("virtual", self.host.read("/etc/passwd").decode())
+        self.addCleanup(self.host.mailbox("virtual").unlink)
         self.host.deliver("virtual", b"".join(item.stored for item in messages(2)))
         session = self.login("virtual")
         self.assertRegex(session.ok("STAT"), rb"^\+OK 2 ")

@@ -27,14 +27,10 @@ class Reload(Standalone):
     def test_it_stays_the_same_process_and_leaves_nothing_open(self):
         process = self.listener()
         # Started afresh, it has what its first start opened.
-        self.reload()
-        opened = self._descriptors(process)
-        session = self.connect()
-        for _ in range(5):
+        opened = self._opened_after_a_reload()
+        for _ in range(4):
             self.reload()
-            self.connect().quit()
-        session.quit()
-        self.until(lambda: self._descriptors(process) == opened, f"{opened} in {self._descriptors(process)}")
+        self.assertEqual(self._opened_after_a_reload(), opened)
         self.assertEqual(self.listener(), process)
 
     def test_counts_and_limits_go_on(self):
@@ -88,9 +84,13 @@ class Reload(Standalone):
         self.status(0, 0)
         session.close()
 
-    def _descriptors(self, process):
-        """What the process has open: kinds, and how many of each."""
-        links = [os.readlink(entry) for entry in pathlib.Path(f"/proc/{process}/fd").iterdir()]
+    def _opened_after_a_reload(self):
+        """What the listener has open when it is idle again: kinds, and how many of each."""
+        self.reload()
+        self.connect().quit()
+        self.until_idle()
+        self.status(0, 0)
+        links = [os.readlink(entry) for entry in pathlib.Path(f"/proc/{self.listener()}/fd").iterdir()]
         return sorted(re.sub(r"\d+", "", link) for link in links)
 
 
