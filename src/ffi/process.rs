@@ -187,7 +187,7 @@ pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The descriptors that are open, and the one that this is found out by.
+/// The descriptors that are open.
 ///
 /// # Errors
 ///
@@ -195,14 +195,20 @@ pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
 pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
     let names = std::fs::read_dir("/proc/self/fd")?;
     let numbers = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(numbers.collect())
+    let mut numbers: Vec<RawFd> = numbers.collect();
+    // The one that they were read by is closed again.
+    numbers.retain(|number| is_open(*number));
+    Ok(numbers)
+}
+
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD touches no memory; it fails for a number that is not open.
+    unsafe { nix::libc::fcntl(number, nix::libc::F_GETFD) != -1 }
 }
 
 /// Has those of `numbers` that are free stand for /dev/null for good, so that nothing else gets them.
 pub fn occupy_descriptors(numbers: &[RawFd]) {
-    // SAFETY: F_GETFD touches no memory; it fails for a number that is not open.
-    let is_free = |number: &RawFd| unsafe { nix::libc::fcntl(*number, nix::libc::F_GETFD) } == -1;
-    let free: Vec<RawFd> = numbers.iter().copied().filter(is_free).collect();
+    let free: Vec<RawFd> = numbers.iter().copied().filter(|number| !is_open(*number)).collect();
     if free.is_empty() {
         return;
     }
@@ -312,8 +318,11 @@ mod tests {
             let next = std::fs::File::open("/proc/self/maps").unwrap().as_raw_fd();
             let open = open_descriptors().unwrap();
             drop(theirs);
+            let are_closed_again = !open.contains(&next);
             let are_open = numbers.iter().all(|number| open.contains(number));
-            i32::from(!(is_kept && are_null && are_open && !numbers.contains(&next)))
+            i32::from(
+                !(is_kept && are_null && are_open && are_closed_again && !numbers.contains(&next)),
+            )
         };
         let pid = fork(child).unwrap();
         assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -62,10 +62,10 @@ pub(super) struct Listener {
     journal: Option<RawFd>,
     is_stopping: bool,
     /// When accepting goes on; it pauses when something has run out.
-    paused_until: Option<Duration>,
+    pub(super) paused_until: Option<Duration>,
     failures: Refusals,
-    status: Status,
-    watchdog: Option<(Duration, Duration)>,
+    pub(super) status: Status,
+    pub(super) watchdog: Option<(Duration, Duration)>,
 }
 
 impl Listener {
@@ -336,66 +336,15 @@ impl Listener {
         }
     }
 
-    fn do_what_is_due(&mut self) -> io::Result<()> {
-        let now = now();
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-            self.watch_sockets()?;
-        }
-        if let Some(unlogged) = self.refusals.overdue(now) {
-            Log::default().log(&Event::RefusalsNotLogged(unlogged));
-        }
-        if self.status.due().is_some_and(|due| due <= now) {
-            let text = self.counts();
-            self.status.show(text, now);
-        }
-        if let Some((every, last)) = &mut self.watchdog {
-            if *last + *every <= now {
-                *last = now;
-                service::alive();
-            }
-        }
-        Ok(())
-    }
-
-    /// How long to wait when nothing happens.
-    fn timeout(&self) -> EpollTimeout {
-        let now = now();
-        let due = [
-            self.paused_until,
-            self.refusals.due(),
-            self.status.due(),
-            self.watchdog.map(|(every, last)| last + every),
-        ];
-        match due.into_iter().flatten().min() {
-            None => EpollTimeout::NONE,
-            Some(due) => {
-                // Rounded up: waking early would spin.
-                let left = due.saturating_sub(now).saturating_add(Duration::from_micros(999));
-                EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
-            }
-        }
-    }
-
     fn watch(&self, what: impl AsFd, number: u64) -> io::Result<()> {
         Ok(self.epoll.add(what, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
     }
 
-    fn watch_sockets(&self) -> io::Result<()> {
+    pub(super) fn watch_sockets(&self) -> io::Result<()> {
         for (number, socket) in (FIRST_SOCKET..).zip(&self.sockets) {
             self.watch(socket, number)?;
         }
         Ok(())
-    }
-
-    pub(super) fn counts(&self) -> String {
-        format!(
-            "sessions: {} now, {} of them not logged in, {} in all; refused: {}",
-            self.slots.count(),
-            self.slots.unauthenticated(),
-            self.served,
-            self.refusals.total()
-        )
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod accept;
 mod changes;
+mod due;
 mod handover;
 mod orphans;
 mod refusals;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use super::account::Account;
+use super::force;
 use super::prepared::Prepared;
 use crate::as_user::{self, Locking, Task};
 use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
@@ -52,6 +53,7 @@ pub(super) fn task(
 #[derive(Debug)]
 pub(super) struct Helper {
     pid: Pid,
+    uid: Uid,
     /// `None` while being dropped: the helper ends when its channel does.
     channel: Option<ToHelper>,
 }
@@ -84,7 +86,7 @@ impl Helper {
     pub(super) fn open(task: &Task) -> io::Result<Opened> {
         let (ours, theirs) = pair()?;
         let pid = fork_without_modules(|| as_user::run(task, theirs))?;
-        let mut helper = Self { pid, channel: Some(ours) };
+        let mut helper = Self { pid, uid: task.uid, channel: Some(ours) };
         // Finishing an interrupted update takes as long as writing the mailbox.
         let patience = if task.record.is_some() { RECOVERY_PATIENCE } else { PATIENCE };
         Ok(match helper.report(Some(task.locking.timeout + patience))? {
@@ -182,11 +184,13 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         self.channel = None;
-        // Without its channel it ends at once, unless its user stopped it: then it stays behind.
+        // Without its channel it ends at once, unless its user stopped it.
         let deadline = Instant::now() + PATIENCE;
-        while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
-            && Instant::now() < deadline
-        {
+        while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+            if Instant::now() >= deadline {
+                // It would keep the mailbox locked, and with others of its kind use up the processes.
+                return force::end(self.pid, self.uid);
+            }
             std::thread::sleep(PAUSE);
         }
     }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{Pid, Uid, getpid};
 
 use super::connection::Connection;
+use super::force;
 use super::prepared::Prepared;
 use crate::channel::{ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
@@ -32,6 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct WorkerProcess {
     pid: Pid,
+    uid: Uid,
     pub(super) channel: ToWorker,
 }
 
@@ -71,13 +73,13 @@ impl WorkerProcess {
                 .allows(connection.client().map(|(address, _)| address)),
         };
         let pid = fork_without_modules(|| worker::run(&start, socket, theirs)).map_err(failed)?;
-        Ok(Self { pid, channel: ours })
+        Ok(Self { pid, uid, channel: ours })
     }
 
     /// A process that a test calls a worker.
     #[cfg(test)]
     pub(super) fn of(pid: Pid, channel: ToWorker) -> Self {
-        Self { pid, channel }
+        Self { pid, uid: nix::unistd::geteuid(), channel }
     }
 
     /// Waits for the end of the process; says what was wrong with it, if anything was.
@@ -89,8 +91,10 @@ impl WorkerProcess {
         loop {
             match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) if Instant::now() < deadline => {}
-                // It dies with this process (PR_SET_PDEATHSIG).
-                Ok(WaitStatus::StillAlive) => return Err("does not end".to_owned()),
+                Ok(WaitStatus::StillAlive) => {
+                    force::end(self.pid, self.uid);
+                    return Err("does not end".to_owned());
+                }
                 Ok(status) => return judge(status),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.to_string()),

@@ -71,7 +71,7 @@ class ListenerPamTest(HostCase):
         (listener,) = self.processes()
         before = set(os.listdir(f"/proc/{listener}/fd"))
         # libpam says to syslog that there is no such module, and keeps the socket for the next time.
-        self.edit(b"auth optional pam_is_not_there.so\n" + self.own)
+        self.edit(b"password optional pam_is_not_there.so\n" + self.own)
         self.until(lambda: self.processes() == [listener], "the end of the session before")
         left_open = set(os.listdir(f"/proc/{listener}/fd")) - before
         self.assertTrue(left_open)
