@@ -186,10 +186,14 @@ class Session:
         self.ended()
         self.close()
 
-    def ended(self):
-        """Nothing more comes, and the server has closed the connection."""
+    def rest(self):
+        """What comes until the server closes the connection."""
         rest = self._received
         with contextlib.suppress(ConnectionResetError):
             while data := self.connection.recv(1 << 16):
                 rest += data
-        self._case.assertEqual(rest, b"", "after the last reply")
+        return rest
+
+    def ended(self):
+        """Nothing more comes, and the server has closed the connection."""
+        self._case.assertEqual(self.rest(), b"", "after the last reply")

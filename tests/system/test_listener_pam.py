@@ -75,7 +75,7 @@ class ListenerPamTest(HostCase):
         self.until(lambda: self.processes() == [listener], "the end of the session before")
         left_open = set(os.listdir(f"/proc/{listener}/fd")) - before
         self.assertTrue(left_open)
-        session = self.login(self.user)
+        session = self.connect()
         (monitor,) = (process for process in self.processes() if parent(process) == listener)
         for number in left_open:
             self.assertEqual(os.readlink(f"/proc/{monitor}/fd/{number}"), "/dev/null")
