@@ -112,7 +112,8 @@ fn serve(config: &Place) -> ExitCode {
         }
         Err(error) => complain(&format!(
             "{error}: popa3d serves POP3 over a connection that a super-server hands to it; \
-             start it with: systemctl enable --now popa3d.socket popa3ds.socket"
+             start it with: systemctl enable --now popa3d.socket popa3ds.socket \
+             (popa3d -D accepts connections on its own: systemctl enable --now popa3d.service)"
         )),
     }
 }

@@ -1,6 +1,7 @@
 //! popa3d: a POP3 server for mailboxes in the mail spool.
 //!
-//! One session is up to three processes, and the folders say which code runs in which:
+//! One session is up to three processes, standing alone there is one more, and the folders say which code
+//! runs in which:
 //!
 //! | folder | process | trust |
 //! |---|---|---|
@@ -11,9 +12,11 @@
 //!
 //! Beside them: [`pop3`] (the protocol, without I/O), [`proxy`] (what a proxy says of its client, likewise)
 //! and [`mbox`] (the file format) are the worker's; TLS has two halves, `worker::tls` with the records and
-//! `monitor::tls` with the keys, which `monitor::handshake` lends out; [`channel`] carries typed messages
-//! between the processes; [`source`] says whom limits count as one client; [`ffi`] is all that is unsafe. Who may use
-//! whom is checked by `tests/architecture.rs`:
+//! `monitor::tls` with the keys, which `monitor::handshake` lends out; what the listener has ready for
+//! sessions is `monitor::prepared`. [`channel`] carries typed messages between the processes; [`event`] is all
+//! that the journal may be told, and [`journal`] the way there; [`settings`] is `/etc/popa3d.toml`; [`source`]
+//! says whom limits count as one client; [`cli`] has the options; [`ffi`] is all that is unsafe. Who may use whom is
+//! checked by `tests/architecture.rs`:
 //!
 //! ```text
 //! cli      -> journal listener monitor settings
