@@ -106,8 +106,16 @@ impl Mappings {
     /// Those of files that `before` has nothing of.
     #[must_use]
     pub fn added_since(&self, before: &Self) -> Self {
-        let is_new = |path: &str| before.0.iter().all(|(_, _, known)| known != path);
-        Self(self.0.iter().filter(|(_, _, path)| is_new(path)).cloned().collect())
+        let is_new = |(start, length, path): &&(usize, usize, String)| {
+            // A file that was replaced or moved has another name meanwhile, and is where it was: such as
+            // this program after an upgrade.
+            before.0.iter().all(|(at, size, known)| {
+                let is_apart =
+                    start.saturating_add(*length) <= *at || at.saturating_add(*size) <= *start;
+                known != path && is_apart
+            })
+        };
+        Self(self.0.iter().filter(is_new).cloned().collect())
     }
 
     /// Has them left out of the memory of children that [`fork_without_modules`] makes from now on, which
@@ -260,6 +268,9 @@ mod tests {
         let added = after.added_since(&before).0;
         let path = "/usr/lib/security/pam_unix.so".to_owned();
         assert_eq!(added, [(0x7f00_0000_0000, 0x2000, path)]);
+        // As an upgrade leaves what runs.
+        after.0.iter_mut().for_each(|(_, _, path)| path.push_str(" (deleted)"));
+        assert_eq!(after.added_since(&before).0.len(), 1);
         assert_eq!(mapping("7ffc1000-7ffc3000 rw-p 00000000 00:00 0   [stack]"), None);
     }
 
