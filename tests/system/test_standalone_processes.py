@@ -198,7 +198,10 @@ class Restrictions(Standalone):
         example = self.host.read("/usr/share/doc/popa3d/examples/standalone-hardened.conf").decode()
         self.host.shell("\n".join(re.findall(r"(?m)^#     (.*)$", example)))
         verified = self.host.run("systemd-analyze", "verify", UNIT, "popa3d-listen.socket")
-        self.assertEqual(verified.output + verified.errors, "")
+        # Of the sockets that it conflicts with: what newer ones have to know, and systemd 252 does not.
+        said = [line for line in (verified.output + verified.errors).splitlines()
+                if self.host.release != "bookworm" or "Unknown key 'PollLimitIntervalSec'" not in line]
+        self.assertEqual(said, [])
         self.assertEqual(self._exposure(), "2.0")
         listener = self.listener()
         self.assertNotEqual(os.readlink(f"/proc/{listener}/ns/net"), os.readlink(f"/proc/{self.host.leader}/ns/net"))
