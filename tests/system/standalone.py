@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import pathlib
+import time
 
 from . import case
 from .case import CONNECTION_TIMEOUT, HostCase, Session
@@ -80,9 +81,15 @@ class Standalone(HostCase):
         session.close()
 
     def assert_refused(self, port, **options):
-        """Nobody listens there."""
-        with self.assertRaises(ConnectionRefusedError):
-            self.host.connect(port, **options)
+        """Nobody listens there, once the service manager and the listener have done what they were told."""
+        def is_refused():
+            try:
+                self.host.connect(port, **options).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        self.until(is_refused, f"nobody to listen on port {port}")
 
     # Keeping a session in UPDATE
 
@@ -109,9 +116,14 @@ def _back_to_sockets():
 
 def main_process(host, unit):
     """The main process of a UNIT of the HOST, as this machine counts them."""
-    main = host.run("systemctl", "show", "-P", "MainPID", unit).output.strip()
-    (process,) = [process for process in host.processes() if _fields(process, "NSpid")[-1:] == [main]]
-    return process
+    for _ in range(600):
+        main = host.run("systemctl", "show", "-P", "MainPID", unit).output.strip()
+        found = [process for process in host.processes() if _fields(process, "NSpid")[-1:] == [main]]
+        # It may be about to end, or to be started.
+        if len(found) == 1:
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"{unit} has no main process")
 
 
 def lock(file):

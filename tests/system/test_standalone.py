@@ -161,7 +161,7 @@ class Stop(Standalone):
             self.say_quit(session, user)
             self.host.run("systemctl", "stop", "--no-block", UNIT)
             self.until(lambda: self.show("ActiveState") == "deactivating", "the stop")
-            self.until(lambda: watched(listener) == {"signals", "session"}, "the end of accepting")
+            self.until(lambda: watched(listener) == {"signals", "changes", "session"}, "the end of accepting")
             late = self.arrive()
         self.assertRegex(session.line(), rb"^\+OK ")
         session.ended()
@@ -344,4 +344,5 @@ def watched(listener):
                 if os.readlink(entry) == "anon_inode:[eventpoll]"]
     text = pathlib.Path(f"/proc/{listener}/fdinfo/{epoll}").read_text(encoding="ascii")
     numbers = [int(number, 16) for number in re.findall(r"(?m)^tfd: .* data: +([0-9a-f]+) ", text)]
-    return {"signals" if number == 0 else "socket" if number < 1 << 32 else "session" for number in numbers}
+    named = {0: "signals", 1: "changes"}
+    return {named.get(number, "socket" if number < 1 << 32 else "session") for number in numbers}
