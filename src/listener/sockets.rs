@@ -284,7 +284,7 @@ impl Change {
     }
 }
 
-/// A kernel without IPv6 has no [::] to listen on, but all that is there.
+/// A kernel without IPv6 has no `[::]` to listen on, but all that is there.
 fn on_this_kernel(address: SocketAddr) -> SocketAddr {
     let is_any = address.is_ipv6() && address.ip().is_unspecified();
     if is_any && stream_socket(AddressFamily::Inet6).err() == Some(nix::Error::EAFNOSUPPORT) {
