@@ -1,4 +1,5 @@
-//! The names in the spool: mailboxes that are not served, or that others can read.
+//! The names in the spool: mailboxes that are not served, or that others can read. Users can bring that
+//! about, and are not to decide the exit status: these are warnings.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -83,7 +84,7 @@ impl Ward {
         let path = |tally: &Tally| word(&directory.join(&tally.first).to_string_lossy());
         let mut findings = Vec::new();
         if self.not_files.count > 0 {
-            findings.push(Finding::error(
+            findings.push(Finding::warning(
                 format!(
                     "{place}: {} cannot log in, the mailbox is a link or no file at all",
                     self.not_files.names()
@@ -96,7 +97,7 @@ impl Ward {
         }
         if self.of_others.count > 0 {
             let name = word(&self.of_others.first);
-            findings.push(Finding::error(
+            findings.push(Finding::warning(
                 format!(
                     "{place}: {} cannot log in, the mailbox is somebody else's",
                     self.of_others.names()
@@ -197,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn links_and_mailboxes_of_others_are_errors() {
+    fn links_and_mailboxes_of_others_are_found() {
         let link = Facts { is_file: false, ..facts(0o777, MAIL) };
         let stolen = Facts { owner: 33, ..facts(0o600, MAIL) };
         let said = said(&[("alice", link), ("bob", stolen)]);
         assert!(
-            said[0].starts_with("error: /var/mail: alice cannot log in, the mailbox is a link")
+            said[0].starts_with("warning: /var/mail: alice cannot log in, the mailbox is a link")
         );
         assert!(said[1].ends_with("run: chown bob /var/mail/bob"), "{said:?}");
     }

@@ -82,12 +82,12 @@ fn owner(inode: u64) -> Option<u32> {
 
 /// The service that a process is in (/proc/PID/cgroup).
 fn unit_of(groups: &str) -> Option<&str> {
-    let path = groups.lines().find_map(|line| {
+    groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let controllers = fields.nth(1)?;
-        matches!(controllers, "" | "name=systemd").then_some(fields.next()?)
-    })?;
-    path.rsplit('/').find(|name| name.ends_with(".service"))
+        let path = matches!(controllers, "" | "name=systemd").then_some(fields.next()?)?;
+        path.rsplit('/').find(|name| name.ends_with(".service"))
+    })
 }
 
 #[cfg(test)]
@@ -109,6 +109,7 @@ mod tests {
     fn unit_of_a_process_is_in_its_control_group() {
         assert_eq!(unit_of("0::/system.slice/dovecot.service\n"), Some("dovecot.service"));
         assert_eq!(unit_of("0::/user.slice/user-0.slice/session-1.scope\n"), None);
+        assert_eq!(unit_of("1:name=systemd:/\n0::/../x.service\n"), Some("x.service"));
         assert_eq!(
             unit_of("4:pids:/x\n1:name=systemd:/system.slice/inetd.service\n"),
             Some("inetd.service")

@@ -24,11 +24,13 @@ const MOST_NAMES: usize = 3;
 pub(super) fn look() -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         [KEPT, SESSION_LOCKS, CACHE].into_iter().filter_map(directory).collect();
+    let are_roots = findings.iter().all(|finding| finding.severity < Severity::Error);
     findings.extend(room::of_records(Path::new(KEPT)));
-    if Uid::effective().is_root() {
+    // What stands where others can write is not to be opened.
+    if are_roots && Uid::effective().is_root() {
         findings.extend(waiting(records_waiting()));
         findings.extend(aside(records_aside()));
-    } else {
+    } else if are_roots {
         findings.push(Finding::unseen("redo records"));
     }
     if findings.iter().all(|finding| finding.severity <= Severity::Unseen) {

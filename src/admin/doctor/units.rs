@@ -5,6 +5,7 @@ use std::fs::read_to_string;
 use super::finding::Finding;
 use super::ports::{Holder, holders};
 use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, RECOVERY, Unit, Units};
+use crate::monitor::has_certificate;
 use crate::settings::Settings;
 
 /// POP3's, and that of POP3 with TLS.
@@ -14,9 +15,8 @@ const ENABLE: &str = "systemctl enable --now popa3d.socket popa3ds.socket";
 
 pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Finding> {
     let mut ports = PORTS.to_vec();
-    let defaults = Settings::default();
-    let settings = settings.unwrap_or(&defaults);
-    ports.extend(settings.listen.iter().chain(&settings.listen_tls).map(|address| address.port()));
+    let wanted = settings.map(own_ports).unwrap_or_default();
+    ports.extend(&wanted);
     for unit in units.iter().flat_map(|units| [&units.plain, &units.encrypted]) {
         ports.extend(unit.addresses().into_iter().filter_map(port));
     }
@@ -25,12 +25,20 @@ pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Fi
     match units {
         Some(units) => {
             let mut findings = judge(units, &holders, &inetd);
-            let wanted: Vec<u16> = settings.listen.iter().map(|address| address.port()).collect();
             findings.extend(missing_ports(units, &wanted, &holders));
             findings
         }
         None => vec![without_units(&holders, &inetd)],
     }
+}
+
+/// Those that the listener should have.
+fn own_ports(settings: &Settings) -> Vec<u16> {
+    let mut addresses = settings.listen.clone();
+    if has_certificate(settings) {
+        addresses.extend(&settings.listen_tls);
+    }
+    addresses.iter().map(|address| address.port()).collect()
 }
 
 fn port(address: &str) -> Option<u16> {
@@ -91,7 +99,7 @@ fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
         if unit.is_active() {
             listening.push(format!("{} listens on {}", unit.name(), unit.addresses().join(", ")));
             findings.extend(not_at_boot(unit));
-        } else if unit.is_enabled() && !(both && listener.is_active()) {
+        } else if unit.is_enabled() && !listener.is_active() {
             let ports: Vec<u16> = unit.addresses().into_iter().filter_map(port).collect();
             findings.push(down(unit, &ports, holders));
         } else if has_sockets && !has_listener {
@@ -107,7 +115,7 @@ fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
         }
     } else if is_triggered {
         listening.push(format!("{LISTENER} is started by a socket unit"));
-    } else if listener.is_enabled() && !(both && sockets.iter().any(|unit| unit.is_active())) {
+    } else if listener.is_enabled() && !sockets.iter().any(|unit| unit.is_active()) {
         findings.push(down(listener, &PORTS, holders));
     }
     if !has_listener && !has_sockets {
@@ -172,7 +180,7 @@ fn make_room(holder: &Holder, start: &str) -> String {
     }
 }
 
-/// Nobody has made any of them listen.
+/// Nobody has made any of them listen, which may be meant.
 fn off(units: &Units, holders: &[Holder]) -> Finding {
     let text =
         "nobody listens: neither popa3d.socket and popa3ds.socket nor popa3d.service is enabled";
@@ -187,10 +195,11 @@ fn off(units: &Units, holders: &[Holder]) -> Finding {
         format!("systemctl unmask {} && {ENABLE}", masked.join(" "))
     };
     match holders.iter().find(|holder| PORTS.contains(&holder.port)) {
-        Some(holder) => Finding::error(format!("{text}; {holder}"), make_room(holder, &start)),
-        None => {
-            Finding::error(text, format!("run: {start} (or, standing alone: popa3d.service alone)"))
-        }
+        Some(holder) => Finding::warning(format!("{text}; {holder}"), make_room(holder, &start)),
+        None => Finding::warning(
+            text,
+            format!("run: {start} (or, standing alone: popa3d.service alone)"),
+        ),
     }
 }
 
@@ -200,7 +209,7 @@ fn missing_ports(units: &Units, wanted: &[u16], holders: &[Holder]) -> Option<Fi
     let missing = wanted.iter().find(|port| holders.iter().all(|holder| holder.port != **port))?;
     has_own.then(|| {
         Finding::error(
-            format!("popa3d.service runs, and nobody listens on port {missing}, which listen names"),
+            format!("popa3d.service runs, and nobody listens on port {missing}, which the settings name"),
             "run: systemctl reload popa3d.service; journalctl -t popa3d -n 20 tells why if that fails",
         )
     })

@@ -48,10 +48,10 @@ fn either_way_alone_is_fine() {
 }
 
 #[test]
-fn nobody_who_listens_is_an_error_that_says_how_to_enable() {
+fn nobody_who_listens_is_a_warning_that_says_how_to_enable() {
     let said = said(&units(OFF, OFF, OFF), &[], "");
     assert_eq!(said.len(), 1);
-    assert!(said[0].starts_with("error: nobody listens"), "{said:?}");
+    assert!(said[0].starts_with("warning: nobody listens"), "{said:?}");
     assert!(said[0].contains("run: systemctl enable --now popa3d.socket popa3ds.socket"));
 }
 
@@ -83,7 +83,7 @@ fn inetd_that_starts_this_program_is_a_way_of_serving() {
     assert!(found[0].starts_with("port 110 is held by inetd"), "{found:?}");
     for text in ["#pop3 popa3d\n", "pop3 stream tcp nowait root /usr/sbin/ipop3d\n"] {
         let found = said(&units(OFF, OFF, OFF), &holders, text);
-        assert!(found[0].starts_with("error: nobody listens"), "{found:?}");
+        assert!(found[0].starts_with("warning: nobody listens"), "{found:?}");
     }
     let found = said(&units(FAILED, OFF, OFF), &holders, line);
     assert!(found[0].contains("take its line out of /etc/inetd.conf"), "{found:?}");
@@ -99,6 +99,20 @@ fn both_ways_at_once_are_a_warning_that_keeps_the_one_that_works() {
     let found = said(&units(down, down, UP), &[], "");
     assert!(found[0].ends_with("disable popa3d.socket popa3ds.socket"), "{found:?}");
     assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn way_that_is_in_use_excuses_the_other() {
+    let down = ["inactive", "enabled"];
+    let found = said(&units(down, down, ["active", "disabled"]), &[], "");
+    assert_eq!(
+        found,
+        [
+            "warning: popa3d.service is up, but not enabled: it is gone after a boot; run: systemctl \
+             enable popa3d.service",
+            "popa3d.service runs"
+        ]
+    );
 }
 
 #[test]
