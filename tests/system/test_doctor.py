@@ -3,6 +3,7 @@ command that the line says."""
 
 import contextlib
 import os
+import random
 import re
 import time
 
@@ -63,7 +64,7 @@ class Doctor(HostCase):
 
     def mend(self, line):
         """Does what a line says, and all is well again."""
-        self.host.shell(line.rpartition("run: ")[2].partition(" (or ")[0].partition("; journalctl")[0])
+        self.host.shell(line.rpartition("run: ")[2].partition(" (or")[0].partition("; journalctl")[0])
         # What was told to reload does so on its own.
         self.until(lambda: not re.search("(?m)^(warning|error): ", self.host.run("popa3d", "--check-config", check=False).output),
                    f"an end to: {line}")
@@ -368,8 +369,11 @@ class Doctor(HostCase):
             self.host.run("systemctl", "enable", "--now", *SOCKETS)
 
     def test_units_that_systemd_has_not_read_anew(self):
-        self.host.shell("mkdir -p /etc/systemd/system/popa3d.socket.d; "
-                        "printf '[Socket]\\nMaxConnections=200\\n' >/etc/systemd/system/popa3d.socket.d/limit.conf")
+        drop_in = "/etc/systemd/system/popa3d.socket.d/limit.conf"
+        self.host.shell(f"mkdir -p {os.path.dirname(drop_in)}; printf '[Socket]\\nMaxConnections=200\\n' >{drop_in}; "
+                        f"touch -d yesterday {drop_in}; systemctl daemon-reload")
+        self.assert_healthy()
+        self.host.shell(f"echo MaxConnectionsPerSource=20 >>{drop_in}")
         self.addCleanup(self.host.shell, "rm -r /etc/systemd/system/popa3d.socket.d; systemctl daemon-reload")
         self.mend(self.finds("warning: popa3d.socket: its files were changed, and systemd has not read them since; "
                              "run: systemctl daemon-reload", 0))
@@ -393,22 +397,26 @@ class Doctor(HostCase):
                              f"run: rm -r /var/lib/popa3d/redo-aside/{user}", 0))
 
     def _interrupted(self):
-        """A user whose UPDATE was killed after it was decided on."""
+        """A user whose UPDATE was killed half-way."""
+        mail = messages(3000, BODY)
+        old, new = mbox(mail), mbox(mail[1:])
         user = self.account(b"")
         record = self.host.path(f"/var/lib/popa3d/redo/{user}")
         for _ in range(30):
-            self.host.mailbox(user).write_bytes(mbox(messages(3000, BODY)))
+            self.host.mailbox(user).write_bytes(old)
             session = self.login(user)
             session.ok("DELE 1")
             session.send(b"QUIT\r\n")
             deadline = time.monotonic() + 60
             while not record.exists() and time.monotonic() < deadline:
                 time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.1))
             self.host.run("systemctl", "kill", "--signal=KILL", "popa3d@*", check=False)
             session.close()
             self.until_idle()
-            if record.exists():
+            if record.exists() and self.host.mailbox(user).read_bytes() not in (old, new):
                 return user
+            self.host.run("popa3d", "--recover")
         return self.fail("no kill came at the right time")
 
     def test_directory_that_others_can_change(self):
@@ -483,7 +491,7 @@ class Doctor(HostCase):
         # Each line is mended by its command, the worst first.
         for line in sorted(lines, key=lambda line: line.split(": ")[0]):
             if "run: " in line and not line.startswith("note: "):
-                self.host.shell(line.rpartition("run: ")[2].partition(" (or ")[0].partition("; journalctl")[0])
+                self.host.shell(line.rpartition("run: ")[2].partition(" (or")[0].partition("; journalctl")[0])
         self.pam(pam.decode())
         self.assert_healthy()
         self.assertTrue(number and not os.path.exists(self.host.path(f"/var/lib/popa3d/redo/{user}")))

@@ -1,10 +1,12 @@
 //! The kernel, and what of it confines workers.
 
+use std::path::Path;
+
 use nix::sys::utsname::uname;
 use nix::unistd::Uid;
 
 use super::finding::Finding;
-use crate::monitor::{Strength, try_sandbox};
+use crate::monitor::{EMPTY_ROOT, Strength, try_sandbox};
 
 /// Linux 5.9 was the first with close_range(2).
 const OLDEST: (u32, u32) = (5, 9);
@@ -23,7 +25,10 @@ pub(super) fn look() -> Vec<Finding> {
     if !Uid::effective().is_root() {
         return vec![Finding::unseen("the confinement of workers")];
     }
-    // Without its user there is nobody to confine, which is another finding.
+    if !Path::new(EMPTY_ROOT).is_dir() {
+        // Which is another finding, as is that there is nobody to confine.
+        return Vec::new();
+    }
     try_sandbox().map(|tried| vec![judge(&release, tried)]).unwrap_or_default()
 }
 
