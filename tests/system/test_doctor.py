@@ -471,6 +471,19 @@ class Doctor(HostCase):
         return self.host.run("systemd-run", "--quiet", "--pipe", "--wait", "-p", f"SystemCallFilter=~{call}",
                              "-p", f"SystemCallErrorNumber={error}", "popa3d", "--check-config", check=False)
 
+    # The journal
+
+    def test_journal_that_is_gone_and_one_that_is_kept_in_memory(self):
+        for place, line in (
+            ("/run/systemd/journal", "warning: journal: /run/systemd/journal/socket does not answer, and nobody hears what goes "
+             "wrong; run: systemctl restart systemd-journald.socket systemd-journald.service"),
+            ("/var/log", "note: journal: kept in memory, and gone after a boot; "
+             "run: mkdir -p /var/log/journal && journalctl --flush"),
+        ):
+            with self.subTest(place=place):
+                checked = self.host.run("unshare", "-m", "sh", "-c", f"mount -t tmpfs tmpfs {place}; exec popa3d --check-config")
+                self.assertIn(f"\n{line}\n", checked.output)
+
     # All at once
 
     def test_host_that_is_broken_in_many_ways(self):

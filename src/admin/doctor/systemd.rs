@@ -7,7 +7,6 @@ use std::process::Command;
 pub(super) const PLAIN: &str = "popa3d.socket";
 pub(super) const ENCRYPTED: &str = "popa3ds.socket";
 pub(super) const LISTENER: &str = "popa3d.service";
-pub(super) const RECOVERY: &str = "popa3d-recover.service";
 
 /// Any session would do: what systemd knows of their template it says of one that does not run, too.
 const SESSION: &str = "popa3d@check-config.service";
@@ -68,7 +67,6 @@ pub(super) struct Units {
     pub(super) plain: Unit,
     pub(super) encrypted: Unit,
     pub(super) listener: Unit,
-    pub(super) recovery: Unit,
     pub(super) session: Unit,
     /// Socket units of an admin's own that start the listener.
     pub(super) triggers: Vec<Unit>,
@@ -93,13 +91,12 @@ impl Units {
         if !runs() {
             return None;
         }
-        let names = [PLAIN, ENCRYPTED, LISTENER, RECOVERY, SESSION];
-        let [plain, encrypted, listener, recovery, session] =
-            <[Unit; 5]>::try_from(show(&names)?).ok()?;
+        let names = [PLAIN, ENCRYPTED, LISTENER, SESSION];
+        let [plain, encrypted, listener, session] = <[Unit; 4]>::try_from(show(&names)?).ok()?;
         let others: Vec<&str> = listener.get("TriggeredBy").split_whitespace().collect();
         let triggers =
             if others.is_empty() { Vec::new() } else { show(&others).unwrap_or_default() };
-        Some(Self { plain, encrypted, listener, recovery, session, triggers })
+        Some(Self { plain, encrypted, listener, session, triggers })
     }
 
     /// What confines the sessions of this host.

@@ -4,7 +4,7 @@ use std::fs::read_to_string;
 
 use super::finding::Finding;
 use super::ports::{Holder, holders};
-use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, RECOVERY, Unit, Units};
+use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, Unit, Units};
 use crate::monitor::has_certificate;
 use crate::settings::Settings;
 
@@ -127,7 +127,7 @@ fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
     if !listening.is_empty() {
         findings.push(Finding::fine(listening.join("; ")));
     }
-    findings.extend(odds(units));
+    findings.extend(not_read(units));
     findings
 }
 
@@ -215,20 +215,11 @@ fn missing_ports(units: &Units, wanted: &[u16], holders: &[Holder]) -> Option<Fi
     })
 }
 
-fn odds(units: &Units) -> Vec<Finding> {
-    let mut findings = Vec::new();
+fn not_read(units: &Units) -> Option<Finding> {
     let all = [(PLAIN, &units.plain), (ENCRYPTED, &units.encrypted), (LISTENER, &units.listener)];
-    if let Some((name, _)) = all.iter().find(|(_, unit)| unit.get("NeedDaemonReload") == "yes") {
-        let text = format!("{name}: its files were changed, and systemd has not read them since");
-        findings.push(Finding::warning(text, "run: systemctl daemon-reload"));
-    }
-    if units.recovery.get("ActiveState") == "failed" {
-        findings.push(Finding::warning(
-            format!("{RECOVERY} failed: an update that a crash interrupted may be unfinished"),
-            format!("run: systemctl restart {RECOVERY}; journalctl -u {RECOVERY} tells why if that fails"),
-        ));
-    }
-    findings
+    let (name, _) = all.iter().find(|(_, unit)| unit.get("NeedDaemonReload") == "yes")?;
+    let text = format!("{name}: its files were changed, and systemd has not read them since");
+    Some(Finding::warning(text, "run: systemctl daemon-reload"))
 }
 
 #[cfg(test)]
