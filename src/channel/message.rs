@@ -1,6 +1,7 @@
 //! What the processes of a session say to each other.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,8 @@ use super::Secret;
 pub const MAX_RANGES: usize = 180;
 /// Most octets in one [`Request::SealTicket`] or [`Request::OpenTicket`].
 pub const MAX_TICKET: usize = 3 * 1024;
-/// Most octets of a text that says why a handshake failed, or a PROXY header was refused.
+/// Most octets of a text that says why a handshake failed, or a PROXY header or an attempt to log in was
+/// refused.
 pub const MAX_REASON: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
@@ -54,6 +56,13 @@ pub enum Request {
     HandshakeFailed(String),
     /// The client wanted to send a password without encryption, and may not.
     PlaintextRefused,
+    /// The client tried to log in by what cannot be judged, which counts all the same.
+    AttemptRefused {
+        /// The commands that it came with.
+        method: Method,
+        /// What is wrong with it, in at most [`MAX_REASON`] octets.
+        why: String,
+    },
     /// Check this user and password and open the maildrop.
     Login {
         /// Who, as the client says.
@@ -230,8 +239,10 @@ pub enum Ending {
     TooManyFailures,
     /// TLS could not be had.
     WithoutTls,
-    /// The session did not begin: something is wrong with a PROXY header, or there are too many.
-    TurnedAway,
+    /// The session did not begin: something is wrong with a PROXY header.
+    HeaderRefused,
+    /// It did not, since its client has as many as it may have.
+    NotAdmitted,
     /// The server ended it: something had failed.
     Failed,
 }
@@ -281,6 +292,8 @@ pub enum Report {
     Opened {
         /// Whether the spool allowed no dotlock, so that the kernel's lock is all there is.
         without_dotlock: bool,
+        /// How long others held it; zero when nobody did.
+        waited: Duration,
         /// What became of the redo record that the helper was given, if it was given one.
         recovery: Option<Recovery>,
     },

@@ -4,13 +4,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use super::helper::{Helper, Opened, task};
 use super::login::LoggedIn;
 use super::permission::Phase;
 use super::session::{Broken, Session};
 use super::session_lock::{Acquired, SessionLock};
-use super::stop_signal::StopSignal;
 use super::{random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
 use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
@@ -81,24 +81,28 @@ impl Session<'_> {
     fn log_out(&mut self, logged_in: LoggedIn) {
         self.let_signals_end_this();
         logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
-        self.stop = StopSignal::hold();
+        self.hold_signals();
     }
 
-    fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
+    fn prepare(&mut self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
         let account = &logged_in.account;
-        let lock =
-            match SessionLock::acquire(&account.name, self.log.id, self.settings.session_wait.0) {
-                Ok(Acquired::Lock(lock)) => lock,
-                Ok(Acquired::HeldBy(other)) => {
-                    let holder = format!("another session of {}: {other}", account.name);
-                    self.log.log(&Event::MaildropInUse(&holder));
-                    return Err(Refusal::InUse);
-                }
-                Err(error) => {
-                    self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
-                    return Err(Refusal::Temporary);
-                }
-            };
+        let patience = self.settings.session_wait.0;
+        let lock = match SessionLock::acquire(&account.name, self.log.id, patience) {
+            Ok(Acquired::Lock(lock)) => {
+                self.log.summary.add_lock_wait(lock.waited());
+                lock
+            }
+            Ok(Acquired::HeldBy(other)) => {
+                self.log.summary.add_lock_wait(patience);
+                let holder = format!("another session of {}: {other}", account.name);
+                self.log.log(&Event::MaildropInUse(&holder));
+                return Err(Refusal::InUse);
+            }
+            Err(error) => {
+                self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
+                return Err(Refusal::Temporary);
+            }
+        };
         let record = match redo_records::open(&account.name) {
             Ok(record) => record,
             Err(error) => {
@@ -119,7 +123,8 @@ impl Session<'_> {
             }
         };
         match opened {
-            Opened::Mailbox { helper, mailbox, without_dotlock, recovery } => {
+            Opened::Mailbox { helper, mailbox, without_dotlock, waited, recovery } => {
+                self.log.summary.add_lock_wait(waited);
                 if let Some(recovery) = recovery {
                     self.settle(user, &recovery);
                 }
@@ -137,6 +142,7 @@ impl Session<'_> {
                 Ok(None)
             }
             Opened::InUse(holder) => {
+                self.log.summary.add_lock_wait(self.settings.lock_timeout.0);
                 let text = format!("{}: {}", user.mailbox(), holder);
                 self.log.log(&Event::MaildropInUse(&text));
                 Err(Refusal::InUse)
@@ -210,6 +216,7 @@ impl Session<'_> {
     /// UPDATE begins.
     pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
         let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
+        self.update_began = Some(Instant::now());
         let opened = self.open_mailbox(&user);
         self.user = Some(user);
         let (answer, mailbox) = match opened {
@@ -222,6 +229,9 @@ impl Session<'_> {
             }
             Err(refusal) => (Answer::NotUpdated(refusal), None),
         };
+        if mailbox.is_none() {
+            self.end_update(None);
+        }
         self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
         Ok(if mailbox.is_some() { Phase::Updating } else { Phase::MaildropOpen })
     }
@@ -244,16 +254,27 @@ impl Session<'_> {
         let answer = match self.commit_with_record(helper, user) {
             Ok(()) => {
                 self.store_remembered();
-                self.result = Some((deleted, left));
+                self.end_update(Some((deleted, left)));
                 Answer::Committed
             }
             Err(reason) => {
                 self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
+                self.end_update(None);
                 Answer::NotUpdated(Refusal::Temporary)
             }
         };
         self.worker.channel.send(&answer, None)?;
         Ok(Phase::MaildropOpen)
+    }
+
+    /// UPDATE is over; what it came to, when it came to something.
+    fn end_update(&mut self, removed_and_left: Option<(Totals, Totals)>) {
+        let summary = &mut self.log.summary;
+        summary.update = self.update_began.take().map(|began| began.elapsed());
+        match removed_and_left {
+            Some(_) => summary.maildrop = removed_and_left,
+            None => self.update_failed = true,
+        }
     }
 
     /// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
@@ -301,6 +322,7 @@ impl Session<'_> {
         self.release();
         let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
         self.log.log(&Event::UpdateFailed(&mailbox, &describe(trouble)));
+        self.end_update(None);
         Ok(Phase::MaildropOpen)
     }
 

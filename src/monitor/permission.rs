@@ -42,6 +42,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::BeginTls
                 | Request::HandshakeFailed(_)
                 | Request::PlaintextRefused
+                | Request::AttemptRefused { .. }
                 | Request::Login { .. }
                 | Request::LoginByCertificate { .. }
                 | Request::End { .. }
@@ -149,6 +150,8 @@ mod tests {
         };
         for phase in ALL.into_iter().filter(|phase| *phase != Phase::AwaitingLogin) {
             assert!(!allows(phase, &login()), "{phase:?}");
+            let refused = Request::AttemptRefused { method: Method::Plain, why: String::new() };
+            assert!(!allows(phase, &refused), "{phase:?}");
             let by_certificate = Request::LoginByCertificate { user: Vec::new() };
             assert!(!allows(phase, &by_certificate), "{phase:?}");
         }
