@@ -13,7 +13,7 @@ use tracing::Level;
 use crate::channel::Totals;
 use crate::settings;
 
-pub use printable::printable;
+pub use printable::{printable, printable_up_to};
 pub use session::Session;
 pub use summary::{Conclusion, Summary};
 
@@ -59,6 +59,15 @@ pub enum Event<'a> {
     MaildropRefused(&'a str, &'a str),
     /// The spool allows no dotlock; for which mailbox.
     NoDotlock(&'a str),
+    /// A message was removed.
+    Expunged {
+        /// Its unique-id.
+        unique_id: &'a str,
+        /// Its Message-ID, if it had one.
+        message_id: Option<&'a str>,
+        /// Its size, as the client counts.
+        octets: u64,
+    },
     /// UPDATE did not happen; for which mailbox, and why.
     UpdateFailed(&'a str, &'a str),
     /// An UPDATE that a crash interrupted is settled; for which mailbox, and how.
@@ -130,6 +139,7 @@ impl Event<'_> {
                 (WARNING, "maildrop-refused", "099fb40a5cb1422390f92040b462d77d")
             }
             Self::NoDotlock(_) => (NOTICE, "no-dotlock", "b879b44cf8d541d49d00236ecbc42fb9"),
+            Self::Expunged { .. } => (INFO, "expunged", "9b661ee66af14e27b38e4c0436c215af"),
             Self::UpdateFailed(..) => (ERROR, "update-failed", "b73a8c504e704d8e899b7fda005e310a"),
             Self::UpdateRecovered(..) => {
                 (NOTICE, "update-recovered", "d8a9f15606794d70960fe79ad9502f00")
@@ -160,6 +170,15 @@ impl Event<'_> {
     /// What was in the maildrop when it was opened.
     fn loaded(&self) -> Option<Totals> {
         if let Self::MaildropLoaded(totals) = self { Some(*totals) } else { None }
+    }
+
+    /// Unique-id, Message-ID and octets of a message.
+    fn message(&self) -> Option<(&str, Option<&str>, u64)> {
+        if let Self::Expunged { unique_id, message_id, octets } = self {
+            Some((unique_id, *message_id, *octets))
+        } else {
+            None
+        }
     }
 
     fn failures(&self) -> Option<u16> {

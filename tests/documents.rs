@@ -242,6 +242,36 @@ fn manual_page_of_the_events_lists_every_ending() {
 }
 
 #[test]
+fn catalog_of_the_journal_explains_every_event_and_nothing_else() {
+    let catalog = read("systemd/popa3d.catalog");
+    let known: BTreeSet<String> = events().into_values().map(|event| event.message_id).collect();
+    let mut explained = BTreeSet::new();
+    let mut subjects = BTreeSet::new();
+    for entry in catalog.split("\n-- ").skip(1) {
+        let (head, text) = entry.split_once("\n\n").unwrap();
+        let mut head = head.lines();
+        let id = head.next().unwrap();
+        assert!(explained.insert(id.to_owned()), "{id}: explained twice");
+        let subject = head.next().unwrap().strip_prefix("Subject: ").unwrap();
+        assert!(subjects.insert(subject.to_owned()), "{subject}: the subject of two");
+        let rest: Vec<&str> = head.collect();
+        assert_eq!(
+            rest,
+            ["Defined-By: popa3d", "Documentation: man:popa3d-events(7)"],
+            "{subject}"
+        );
+        // What happened and what it means, then what to do.
+        assert!(text.trim().contains("\n\n"), "{subject}: one paragraph");
+        let known_fields = fields_sent();
+        assert!(fields(text).is_subset(&known_fields), "{subject}: {:?}", fields(text));
+        for filled_in in text.split('@').skip(1).step_by(2) {
+            assert!(known_fields.contains(filled_in), "{subject}: @{filled_in}@");
+        }
+    }
+    assert_eq!(explained, known);
+}
+
+#[test]
 fn readme_names_options_events_and_fields_that_exist() {
     let readme = read("README.md");
     // Journal fields, and what tests read from the environment.

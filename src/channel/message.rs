@@ -17,6 +17,11 @@ pub const MAX_REASON: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
 
+/// Most messages in one [`Request::Expunged`].
+pub const MAX_EXPUNGED: usize = 11;
+/// Most octets of a Message-ID in one.
+pub const MAX_MESSAGE_ID: usize = 250;
+
 /// From the worker to the monitor. What is allowed when: `monitor::permission`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -95,6 +100,8 @@ pub enum Request {
         /// Messages that stay, and their octets.
         left: Totals,
     },
+    /// These messages are gone by the commit; at most [`MAX_EXPUNGED`], and at least one.
+    Expunged(Vec<Expunged>),
     /// Unlock and remove nothing.
     Abandon(Trouble),
     /// The session is over.
@@ -208,6 +215,17 @@ pub struct Totals {
     /// How many.
     pub messages: u32,
     /// Their sizes as POP3 counts them (RFC 1939 section 11).
+    pub octets: u64,
+}
+
+/// A message that UPDATE removed.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expunged {
+    /// Its unique-id.
+    pub unique_id: String,
+    /// Its Message-ID, if it had one, in at most [`MAX_MESSAGE_ID`] octets.
+    pub message_id: Option<Vec<u8>>,
+    /// Its size, as [`Totals::octets`] counts.
     pub octets: u64,
 }
 

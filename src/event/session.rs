@@ -89,6 +89,9 @@ impl Session {
         let ended = matches!(event, Event::SessionEnded).then_some(&self.summary);
         let (deleted, left) = ended.and_then(|summary| summary.maildrop).unzip();
         let present = event.loaded().or(left);
+        let message = event.message();
+        let octets = present.map(|totals| totals.octets);
+        let octets = message.map(|(_, _, octets)| octets).or(octets);
         let retrieved = ended.and_then(|summary| summary.retrieved);
         let update = ended.and_then(|summary| summary.update);
         let lock_wait = ended.and_then(|summary| summary.lock_wait);
@@ -120,7 +123,9 @@ impl Session {
                     POPA3D_TLS_SERVER_NAME = tls.and_then(|tls| tls.server_name.as_deref()),
                     POPA3D_TLS_RESUMED = tls.map(|tls| if tls.resumed { "yes" } else { "no" }),
                     POPA3D_MESSAGES = present.map(|totals| totals.messages),
-                    POPA3D_OCTETS = present.map(|totals| totals.octets),
+                    POPA3D_OCTETS = octets,
+                    POPA3D_UNIQUE_ID = message.map(|(unique_id, ..)| unique_id),
+                    POPA3D_MESSAGE_ID = message.and_then(|(_, message_id, _)| message_id),
                     POPA3D_DELETED_MESSAGES = deleted.map(|totals| totals.messages),
                     POPA3D_DELETED_OCTETS = deleted.map(|totals| totals.octets),
                     POPA3D_RETRIEVED_MESSAGES = retrieved.map(|totals| totals.messages),

@@ -94,6 +94,10 @@ impl fmt::Display for Text<'_> {
                 f,
                 "No dotlock for {path}, the directory does not allow it; locked with fcntl alone"
             ),
+            Event::Expunged { unique_id, message_id, octets } => {
+                write!(f, "Deleted {unique_id} ({octets}) of {user}")?;
+                message_id.map_or(Ok(()), |id| write!(f, ", message-id={id}"))
+            }
             Event::UpdateFailed(path, why) => write!(f, "Failed to update {path}: {why}"),
             Event::UpdateRecovered(path, how) => {
                 write!(f, "Update of {path} that was interrupted: {how}")

@@ -29,8 +29,8 @@ pub(super) struct MailUser {
     lock: SessionLock,
     /// Unique-ids to be kept, as the worker sends them piece by piece.
     to_remember: Option<String>,
-    /// Octets that these may have: a worker is not to fill a disk.
-    most_to_remember: u64,
+    /// Messages that there can be: a worker is not to fill a disk, nor the journal.
+    most_messages: u64,
 }
 
 impl MailUser {
@@ -45,12 +45,12 @@ impl Session<'_> {
         let refusal = match self.prepare(&logged_in) {
             Ok((task, lock)) => {
                 let mut user =
-                    MailUser { logged_in, task, lock, to_remember: None, most_to_remember: 0 };
+                    MailUser { logged_in, task, lock, to_remember: None, most_messages: 0 };
                 let opened = self.open_mailbox(&user);
                 match opened {
                     Ok(mailbox) => {
                         user.task.record = None;
-                        user.most_to_remember = self.most_to_remember(mailbox.as_ref());
+                        user.most_messages = self.most_messages(mailbox.as_ref());
                         // Kept first: whatever fails now, the PAM session is closed.
                         let name = self.user.insert(user).logged_in.account.name.clone();
                         self.hand_over(&name, mailbox)?;
@@ -158,11 +158,10 @@ impl Session<'_> {
         recovery::settle(&user.logged_in.account.name, &user.mailbox(), recovery, self.log);
     }
 
-    fn most_to_remember(&self, mailbox: Option<&OwnedFd>) -> u64 {
+    fn most_messages(&self, mailbox: Option<&OwnedFd>) -> u64 {
         let size = mailbox.and_then(|mailbox| nix::sys::stat::fstat(mailbox).ok());
         let size = size.and_then(|status| u64::try_from(status.st_size).ok()).unwrap_or_default();
-        let messages = u64::from(self.settings.max_messages.0).min(size / SMALLEST_MESSAGE);
-        messages * REMEMBERED_PER_MESSAGE
+        u64::from(self.settings.max_messages.0).min(size / SMALLEST_MESSAGE)
     }
 
     fn hand_over(&mut self, user: &str, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
@@ -186,7 +185,7 @@ impl Session<'_> {
     pub(super) fn remember(&mut self, piece: &str) -> Result<(), Broken> {
         let Some(user) = &mut self.user else { return Ok(()) };
         let text = user.to_remember.get_or_insert_default();
-        if (text.len() + piece.len()) as u64 > user.most_to_remember {
+        if (text.len() + piece.len()) as u64 > user.most_messages * REMEMBERED_PER_MESSAGE {
             return Err(Broken::Worker("more unique-ids than messages".to_owned()));
         }
         text.push_str(piece);
@@ -251,10 +250,15 @@ impl Session<'_> {
         let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
             return Ok(Phase::MaildropOpen);
         };
+        if u64::from(deleted.messages) > user.most_messages {
+            return Err(Broken::Worker("more messages deleted than there were".to_owned()));
+        }
+        let mut phase = Phase::MaildropOpen;
         let answer = match self.commit_with_record(helper, user) {
             Ok(()) => {
                 self.store_remembered();
                 self.end_update(Some((deleted, left)));
+                phase = self.expect_names(deleted.messages);
                 Answer::Committed
             }
             Err(reason) => {
@@ -264,7 +268,7 @@ impl Session<'_> {
             }
         };
         self.worker.channel.send(&answer, None)?;
-        Ok(Phase::MaildropOpen)
+        Ok(phase)
     }
 
     /// UPDATE is over; what it came to, when it came to something.

@@ -7,6 +7,7 @@
 mod account;
 mod authorization;
 mod connection;
+mod expunged;
 mod force;
 mod handshake;
 mod helper;

@@ -55,6 +55,7 @@ pub(super) fn run(
         ranges: 0,
         update_began: None,
         update_failed: false,
+        unnamed: 0,
         status,
         stop: StopSignal::hold(),
         was_stopped: false,
@@ -111,6 +112,8 @@ pub(super) struct Session<'a> {
     pub(super) update_began: Option<Instant>,
     /// Whether it removed nothing, and should have.
     pub(super) update_failed: bool,
+    /// How many of the removed messages the worker has yet to name for the journal.
+    pub(super) unnamed: u32,
     /// For `systemctl status`, when the session stays so for a moment.
     pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
@@ -219,6 +222,7 @@ impl Session<'_> {
                     phase
                 }
                 Request::Commit { deleted, left } => self.commit(deleted, left)?,
+                Request::Expunged(messages) => self.expunged(&messages)?,
                 Request::Abandon(trouble) => self.abandon(trouble)?,
                 Request::End { ending, retrieved } => {
                     return Ok(self.conclude(ending, retrieved));
@@ -230,7 +234,7 @@ impl Session<'_> {
     /// Waits for the worker's next request, or a signal. The client has said QUIT when UPDATE is under
     /// way: that is not interrupted.
     fn await_request(&mut self, phase: Phase) -> Result<(), Broken> {
-        let ends = phase != Phase::Updating;
+        let ends = !matches!(phase, Phase::Updating | Phase::Expunged);
         if self.was_stopped && ends {
             return Err(Broken::Stopped);
         }
@@ -240,12 +244,17 @@ impl Session<'_> {
         loop {
             let limit = match (&self.status, &self.helper) {
                 (Some(_), _) => SETTLED.into(),
-                (None, Some(_)) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
-                (None, None) => PollTimeout::NONE,
+                (None, None) if ends => PollTimeout::NONE,
+                (None, _) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
             };
             match poll(&mut wanted, limit) {
                 Ok(0) if self.status.is_none() => {
-                    return Err(Broken::Worker("keeps the mailbox locked too long".to_owned()));
+                    let what = if self.helper.is_some() {
+                        "keeps the mailbox locked too long"
+                    } else {
+                        "does not say what was removed"
+                    };
+                    return Err(Broken::Worker(what.to_owned()));
                 }
                 Ok(0) => {
                     let status = self.status.take();

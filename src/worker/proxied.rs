@@ -86,6 +86,7 @@ mod tests {
             login_timeout: Duration::from_secs(60),
             behind_proxy: true,
             implicit_tls: false,
+            log_expunged: true,
             takes_plaintext: true,
         }
     }

@@ -77,7 +77,7 @@ class Endings:
                            LOCK_WAIT_USEC="0", LOGIN_FAILURES=None)
         self.assertGreater(int(summary["POPA3D_UPDATE_USEC"]), 0)
         self.assertLess(int(summary["POPA3D_UPDATE_USEC"]), int(summary["POPA3D_DURATION_USEC"]))
-        self.assertEqual(self.events(), ["session-started", "login-passed", "maildrop-loaded", "session-ended"])
+        self.assertEqual(self.events(), ["session-started", "login-passed", "maildrop-loaded", "expunged", "session-ended"])
 
     def test_quit_without_deletions(self):
         self.session(self.account(messages(2))).quit()
@@ -144,6 +144,7 @@ class Endings:
     def test_signal_in_a_session(self):
         session = self.session(self.account(messages(1)))
         session.ok("DELE 1")
+        self.until(lambda: "maildrop-loaded" in self.events(), "the monitor to know of it")
         os.kill(self.monitor(), signal.SIGTERM)
         self.assert_counts(self.summary("stopped", "Session ended by a signal; "), MESSAGES="1", DELETED_MESSAGES="0",
                            RETRIEVED_MESSAGES=None)
