@@ -262,10 +262,11 @@ fn catalog_of_the_journal_explains_every_event_and_nothing_else() {
         );
         // What happened and what it means, then what to do.
         assert!(text.trim().contains("\n\n"), "{subject}: one paragraph");
-        let known_fields = fields_sent();
-        assert!(fields(text).is_subset(&known_fields), "{subject}: {:?}", fields(text));
+        assert!(fields(text).is_subset(&fields_sent()), "{subject}: {:?}", fields(text));
+        // Others would have to be there in each entry, and have no digits in their names: journalctl fills
+        // in no such ones.
         for filled_in in text.split('@').skip(1).step_by(2) {
-            assert!(known_fields.contains(filled_in), "{subject}: @{filled_in}@");
+            assert_eq!(filled_in, "_PID", "{subject}");
         }
     }
     assert_eq!(explained, known);
