@@ -67,6 +67,7 @@ impl WorkerProcess {
             idle_timeout: settings.idle_timeout.0,
             handshake_timeout: settings.handshake_timeout.0,
             implicit_tls: connection.wants_tls(),
+            log_expunged: settings.log_expunged,
             behind_proxy: settings.is_proxy(connection.client()),
             takes_plaintext: settings
                 .plaintext_login
