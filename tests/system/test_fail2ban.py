@@ -17,7 +17,7 @@ NAMESPACES = {GUESSERS: "guessers", USERS: "users"}
 class Fail2banCase(HostCase):
     @classmethod
     def setUpClass(cls):
-        cls.own_host = host = cls.enterClassContext(Host(case.RELEASE, layers=("fail2ban",), deb=case.DEB))
+        cls.own_host = host = cls.enterClassContext(Host(case.RELEASE, layers=("watchers",), deb=case.DEB))
         for network, name in NAMESPACES.items():
             cls.enterClassContext(host.network(name, network, range(2, 12)))
         host.run("systemctl", "enable", "--now", "popa3d.socket", "popa3ds.socket")
