@@ -43,6 +43,12 @@ LAYERS = {
     "haproxy": ("haproxy",),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
+    # What ran it where it did not stand alone.
+    "openbsd-inetd": ("openbsd-inetd", "netbase"),
+    "inetutils-inetd": ("inetutils-inetd", "netbase"),
+    "xinetd": ("xinetd",),
+    # Debian's runner of debian/tests, and what those tests use.
+    "autopkgtest": ("autopkgtest", "curl"),
     # What tests/bench compares with; popa3d 1.0.3 and Courier's POP3 server, which conflict with
     # Dovecot's, come from layers of their own.
     "bench": ("dovecot-pop3d", "libpam0g", "courier-base"),
