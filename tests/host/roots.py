@@ -48,7 +48,7 @@ LAYERS = {
     "inetutils-inetd": ("inetutils-inetd", "netbase"),
     "xinetd": ("xinetd",),
     # Debian's runner of debian/tests, and what those tests use.
-    "autopkgtest": ("autopkgtest", "curl"),
+    "autopkgtest": ("autopkgtest", "dpkg-dev", "curl"),
     # What tests/bench compares with; popa3d 1.0.3 and Courier's POP3 server, which conflict with
     # Dovecot's, come from layers of their own.
     "bench": ("dovecot-pop3d", "libpam0g", "courier-base"),
