@@ -99,9 +99,12 @@ class Cycles(UpgradeCase):
     def _everything(self, host):
         """Every file with its mode, owner and target, those of /etc with their content, and what dpkg and debconf know."""
         passed_over = " -o ".join(f"-path {path}" for path in PASSED_OVER)
-        found = host.shell(f"find / /run/popa3d -xdev \\( {passed_over} \\) -prune -o -printf '%p %M %u %g %l\\n' 2>/dev/null; "
+        found = host.shell(f"find / -xdev \\( {passed_over} \\) -prune -o -printf '%p %M %u %g %l\\n'; "
+                           "ls -d /run/popa3d* || true; "
                            "find /etc -type f -exec md5sum {} +; dpkg-query -W -f '${Package} ${Version} ${Status}\\n'; "
-                           "cat /var/cache/debconf/config.dat /var/cache/debconf/templates.dat; true").output
+                           # One line for each question.
+                           "awk 'BEGIN { RS = \"\" } { gsub(\"\\n\", \" \"); print }' "
+                           "/var/cache/debconf/config.dat /var/cache/debconf/templates.dat").output
         return {line for line in found.splitlines() if not re.search(rf"(^| ){ACCOUNTS}( |$)", line)}
 
     def _difference(self, before, after):

@@ -146,8 +146,7 @@ class Inetd(UpgradeCase):
             host.write("/etc/inetd.conf", "")
             host.write("/etc/xinetd.d/pop3", "service pop3\n{\n socket_type = stream\n protocol = tcp\n wait = no\n"
                        " user = root\n server = /usr/sbin/popa3d\n}\n")
-            host.run("systemctl", "restart", "xinetd")
-            self.until(lambda: self.listens(host), "xinetd to listen")
+            self.restart(host, "xinetd")
             host.install(case.DEB)
             self._assert_inetd_runs_it(host)
 
