@@ -14,6 +14,16 @@ UNITS = ("popa3d.service", "popa3d.socket", "popa3ds.socket")
 OLD_GREETING = b"+OK"  # and nothing else
 LINE = "pop3 stream tcp nowait root /usr/sbin/tcpd /usr/sbin/popa3d"
 LINE_WITHOUT_TCPD = "pop3 stream tcp nowait root /usr/sbin/popa3d popa3d"
+XINETD_SERVICE = """\
+service pop3
+{
+    socket_type = stream
+    protocol = tcp
+    wait = no
+    user = root
+    server = /usr/sbin/popa3d
+}
+"""
 
 
 class UpgradeCase(HostCase):
@@ -35,8 +45,8 @@ class UpgradeCase(HostCase):
             host.run("systemctl", "stop", "popa3d.service")
             host.run("sed", "-i", "s/^RUN_STANDALONE=.*/RUN_STANDALONE=no/", "/etc/default/popa3d")
             host.run("dpkg-reconfigure", "-f", "noninteractive", "popa3d")
-            if super_server == "xinetd":  # which comes without the file, so that update-inetd adds no line
-                host.write("/etc/inetd.conf", f"{LINE_WITHOUT_TCPD}\n")
+            if super_server == "xinetd":  # which has files of its own, and no tcpd
+                host.write("/etc/xinetd.d/pop3", XINETD_SERVICE)
             self.restart(host, super_server)
             self.assertEqual(self.greeting(host), OLD_GREETING)
             self.alice(host)
