@@ -1,0 +1,3 @@
+//! What an admin types, as against serving a client: a file or a folder for each command.
+
+pub mod doctor;
