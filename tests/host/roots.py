@@ -45,6 +45,12 @@ LAYERS = {
     "watchers": ("fail2ban", "python3-systemd", "nftables", "iptables", "jq", "prometheus-node-exporter"),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
+    # What ran it where it did not stand alone.
+    "openbsd-inetd": ("openbsd-inetd", "netbase"),
+    "inetutils-inetd": ("inetutils-inetd", "netbase"),
+    "xinetd": ("xinetd",),
+    # Debian's runner of debian/tests, and what those tests use.
+    "autopkgtest": ("autopkgtest", "dpkg-dev", "curl"),
     # What tests/bench compares with; popa3d 1.0.3 and Courier's POP3 server, which conflict with
     # Dovecot's, come from layers of their own.
     "bench": ("dovecot-pop3d", "libpam0g", "courier-base"),

@@ -92,33 +92,6 @@ class FreshHost(HostCase):
                 host.connect(port)
 
 
-class FromVersion1(HostCase):
-    def test_apt_upgrades_debians_popa3d_and_mail_is_where_it_was(self):
-        with Host(case.RELEASE, layers=("popa3d-1.0.3",)) as host:
-            self.assertRegex(host.run("dpkg-query", "-W", "popa3d").output, r"\t1\.0\.3-")
-            host.user("alice", PASSWORD)
-            mail = messages(2)
-            host.deliver("alice", mbox(mail))
-            host.install(case.DEB)
-            self.assertEqual(host.run("dpkg", "--audit").output, "")
-            self.assertFalse(host.path("/etc/init.d/popa3d").exists())
-            # What ran goes on until the admin decides: stop the old one, start the new one.
-            with host.connect(110, timeout=60) as connection:
-                self.assertEqual(case.Session(self, connection).line(), b"+OK", "not the greeting of 1.0.3")
-            host.run("systemctl", "stop", "popa3d.service", check=False)
-            host.run("systemctl", "daemon-reload")
-            host.run("systemctl", "enable", "--now", "popa3d.socket")
-            with host.connect(110, timeout=60) as connection:
-                session = case.Session(self, connection)
-                session.line()
-                session.ok("USER alice")
-                session.ok(f"PASS {PASSWORD}")
-                self.assertEqual(session.multi("RETR 2"), mail[1].lines)
-                session.ok("DELE 1")
-                session.quit()
-            self.assertEqual(host.mailbox("alice").read_bytes(), mbox(mail[1:]))
-
-
 class Units(HostCase):
     def test_systemd_analyze_verify_is_silent(self):
         for unit in UNITS:
