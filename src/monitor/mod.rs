@@ -49,6 +49,7 @@ use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
 pub use crate::worker::Strength;
 use starter::Starter;
+use stop_signal::StopSignal;
 use worker_process::WorkerProcess;
 
 /// What a client reads when this host cannot serve anybody.
@@ -62,6 +63,9 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     use_one_heap();
+    // From the first line in the journal on, they have to wait for the last one; so they do in what the
+    // listener forks.
+    let _held = StopSignal::hold();
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     let settings = match Settings::load(config) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::expunged::Unnamed;
 use super::helper::Helper;
 use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
@@ -55,7 +56,7 @@ pub(super) fn run(
         ranges: 0,
         update_began: None,
         update_failed: false,
-        unnamed: 0,
+        unnamed: Unnamed::default(),
         status,
         stop: StopSignal::hold(),
         was_stopped: false,
@@ -113,7 +114,7 @@ pub(super) struct Session<'a> {
     /// Whether it removed nothing, and should have.
     pub(super) update_failed: bool,
     /// How many of the removed messages the worker has yet to name for the journal.
-    pub(super) unnamed: u32,
+    pub(super) unnamed: Unnamed,
     /// For `systemctl status`, when the session stays so for a moment.
     pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the

@@ -5,7 +5,7 @@ import signal
 
 from .case import HostCase
 from .mail import Message, mbox, message, messages
-from .standalone import Standalone, owner
+from .standalone import Standalone, lock, owner
 
 # journald's usual limit is 10,000 lines of a unit, a few times that with room on the disk.
 MANY = 60_000
@@ -65,9 +65,10 @@ class Records:
         self.settings('lock-timeout = "0s"\n')
         locked = self.login(user)
         locked.ok("DELE 1")
-        self.host.write(f"/var/mail/{user}.lock", b"1\n")
-        locked.err("QUIT", b"IN-USE")
-        self.host.path(f"/var/mail/{user}.lock").unlink()
+        with open(self.host.mailbox(user), "rb+") as mailbox:
+            lock(mailbox)
+            locked.err("QUIT", b"IN-USE")
+            locked.close()
         self.until_idle()
         self.assertEqual(self.ask(user), [])
 
