@@ -15,7 +15,7 @@ mod networks;
 mod numbers;
 
 pub use networks::Networks;
-pub use numbers::{Count, Size, Span};
+pub use numbers::{Count, Size, Span, duration};
 
 /// Where the settings are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,10 @@ pub struct Settings {
     pub dotlock: bool,
     /// Age from which a dotlock that names no process counts as left behind.
     pub dotlock_stale_after: Span<1>,
+    /// How long what UPDATE removes is kept for `popa3d --undelete`; not at all when zero.
+    pub keep_deleted: Span<0>,
+    /// How much of it is kept for each user.
+    pub keep_deleted_size: Size,
 }
 
 impl Default for Settings {
@@ -122,6 +126,8 @@ impl Default for Settings {
             session_slot: Span(Duration::from_secs(10)),
             dotlock: true,
             dotlock_stale_after: Span(Duration::from_secs(600)),
+            keep_deleted: Span(Duration::ZERO),
+            keep_deleted_size: Size(Some(100 << 20)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The only folder where `unsafe` is allowed: forking, receiving descriptors, libpam, and wiping
-//! memory.
+//! The only folder where `unsafe` is allowed: forking, receiving descriptors, libpam, local time, and
+//! wiping memory.
 //!
 //! Everything here offers a safe interface to the rest of the program.
 #![allow(unsafe_code, reason = "fork(2), SCM_RIGHTS, libpam and allocators have no safe interface")]
@@ -9,3 +9,4 @@ pub mod file;
 pub mod pam;
 pub mod process;
 pub mod socket;
+pub mod time;

@@ -7,9 +7,12 @@
 mod account;
 mod authorization;
 mod connection;
+mod expiry;
 mod force;
 mod handshake;
 mod helper;
+mod kept;
+mod kept_reader;
 mod login;
 mod login_delay;
 mod maildrop;
@@ -26,16 +29,19 @@ mod session_lock;
 mod starter;
 mod stop_signal;
 mod tls;
+mod undelete;
 mod watchdog;
 mod worker_process;
 
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
+pub use expiry::expire_all;
 pub use pam_stack::PAM_DIRECTORIES;
 pub use prepared::Prepared;
 pub use recovery::recover_all;
 pub use tls::{has_certificate, report as report_certificates};
+pub use undelete::{Kept, list_kept, put_back};
 
 use crate::channel::ToListener;
 use crate::event::{Event, Session as LogSession};

@@ -54,6 +54,7 @@ pub(super) fn run(
         helper: None,
         result: None,
         ranges: 0,
+        doomed_octets: 0,
         status,
         stop: StopSignal::hold(),
         was_stopped: false,
@@ -106,6 +107,8 @@ pub(super) struct Session<'a> {
     pub(super) result: Option<(Totals, Totals)>,
     /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
     pub(super) ranges: u64,
+    /// Octets in these.
+    pub(super) doomed_octets: u64,
     /// For `systemctl status`, when the session stays so for a moment.
     pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the

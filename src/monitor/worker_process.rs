@@ -17,7 +17,7 @@ use crate::channel::{ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
-use crate::worker::{self, Start};
+use crate::worker::{self, Confinement, Start};
 
 /// The empty directory that workers live in.
 const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
@@ -28,6 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// It usually ends at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where a process locks itself in that reads mail.
+///
+/// # Errors
+///
+/// Says what is missing on this host.
+pub(super) fn confinement(settings: &Settings, prepared: &Prepared) -> Result<Confinement, String> {
+    let (uid, gid) = prepared.worker_ids()?;
+    let root = CString::new(EMPTY_ROOT).map_err(|error| error.to_string())?;
+    Ok(Confinement { parent: getpid(), uid, gid, root, messages: settings.max_messages.0 })
+}
 
 /// A worker that has not been seen ending.
 #[derive(Debug)]
@@ -48,16 +59,13 @@ impl WorkerProcess {
         settings: &Settings,
         prepared: &Prepared,
     ) -> Result<Self, String> {
-        let (uid, gid) = prepared.worker_ids()?;
+        let confinement = confinement(settings, prepared)?;
+        let uid = confinement.uid;
         let failed = |error: io::Error| format!("starting a worker: {error}");
         let (ours, theirs) = pair().map_err(failed)?;
         let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
-        let root = CString::new(EMPTY_ROOT).map_err(|error| failed(error.into()))?;
         let start = Start {
-            parent: getpid(),
-            uid,
-            gid,
-            root,
+            confinement,
             limits: Limits {
                 messages: settings.max_messages.0,
                 file_size: settings.max_mailbox_size.0,
