@@ -3,6 +3,7 @@
 //! The mailbox is touched by a helper under its user's ids, as always; what is kept is only copied here,
 //! and read by a process that is locked in.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -42,10 +43,18 @@ pub fn list_kept(
     settings: &Settings,
     each: &mut impl FnMut(&Kept),
 ) -> Result<(), String> {
-    if !account::is_name(user.as_bytes()) {
-        return Err("that is no user name".to_owned());
-    }
-    look(user, settings, &mut |kept, _| each(kept)).map(drop)
+    let name = match account_of(user)? {
+        Some(account) => account.name,
+        // What is kept of a user who is gone is there as well.
+        None if account::is_name(user.as_bytes()) => user.to_owned(),
+        None => return Err("that is no user name".to_owned()),
+    };
+    look(&name, settings, &mut |kept, _| each(kept)).map(drop)
+}
+
+fn account_of(user: &str) -> Result<Option<Account>, String> {
+    let Ok(name) = CString::new(user) else { return Ok(None) };
+    account::find(&name).map_err(|error| format!("name service: {error}"))
 }
 
 /// Shows each message, with which removal it belongs to; returns the removals.
@@ -83,13 +92,14 @@ pub fn put_back(
     settings: &Settings,
     is_chosen: impl Fn(&Kept) -> bool,
 ) -> Result<(u64, String), String> {
-    let log = Log { id: random_number(), user: Some(user.to_owned()), ..Log::default() };
-    let found = std::ffi::CString::new(user).ok().map(|name| account::find(&name)).transpose();
-    let account = match found.map_err(|error| format!("name service: {error}"))?.flatten() {
+    let account = match account_of(user)? {
         Some(account) if !account.uid.is_root() => account,
         Some(_) => return Err("root has no mailbox here".to_owned()),
         None => return Err("there is no such user on this host".to_owned()),
     };
+    // What the name service calls the user.
+    let user = account.name.as_str();
+    let log = Log { id: random_number(), user: Some(user.to_owned()), ..Log::default() };
     let has_record = || redo_records::open(user).map(|record| record.is_some());
     if has_record().map_err(|error| error.to_string())? {
         // What is kept depends on it.
@@ -160,7 +170,9 @@ impl PutBack<'_> {
     fn run(&self, removals: &[Removal], chosen: &[Chosen]) -> Result<String, Failure> {
         let record = redo_records::create(self.user)
             .map_err(|error| Failure::DidNot(format!("redo record: {error}")))?;
-        let prepared = prepare(&record, removals, chosen);
+        // What was left without a record cannot have happened.
+        let prepared = kept::settle(self.user, Decision::DidNot)
+            .and_then(|()| prepare(&record, removals, chosen));
         let opened = prepared
             .map_err(|error| format!("copying what is kept: {error}"))
             .and_then(|()| self.open(&record));

@@ -383,13 +383,16 @@ class Killed(UndoCase):
                 self._put_back(number)
             else:
                 self._delete()
+            # Mail that comes before anything is recovered.
+            self.mail.append(message(len(self.mail) + 1, BODY))
+            self.host.deliver(self.user, self.mail[-1].stored)
             if number % 2:
                 self.host.run("popa3d", "--recover")
             else:
                 self.login(self.user).quit()
             self.until_idle()
             mailbox, kept = self._numbers(self.host.mailbox(self.user).read_bytes()), self._numbers(self.kept(self.user))
-            self.assertEqual(sorted(mailbox + kept), list(range(1, self.COUNT + 1)), f"round {number}")
+            self.assertEqual(sorted(mailbox + kept), list(range(1, len(self.mail) + 1)), f"round {number}")
             self.assertFalse([name for name in self.files(self.user) if name.endswith(".new")], f"round {number}")
             self.assertFalse(self.host.path(f"{STATE}/redo/{self.user}").exists(), f"round {number}")
         print(f"{self.ROUNDS} kills, each message in one place: {dict(self.outcomes)}", flush=True)
