@@ -25,9 +25,9 @@ Serves POP3 to the client whose connection is passed by systemd
 by inetd. On port 995, which is popa3ds.socket's, TLS begins at once. With -D it
 accepts connections on its own (systemctl enable --now popa3d.service).
 
-  --check-config   look at settings and certificates, report mistakes, and exit;
-                   with -D at the settings alone, as before a reload
   --all            with --undelete: put back all
+  --check-config   look at the settings and at this host, say what is wrong and
+                   what mends it; with -D at the settings alone, as a reload does
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -D, --daemon     listen, and start a session for each connection
   -F, --foreground with -D: do not go to the background
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
                 }
             }
         }
-        Ok(Action::CheckConfig(config)) => check_config(&config),
+        Ok(Action::CheckConfig(config)) => admin::doctor::check(&config),
         Ok(Action::CheckSettings(config)) => match Settings::load(&config) {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string()),
@@ -150,37 +150,6 @@ fn serve(config: &Place) -> ExitCode {
              start it with: systemctl enable --now popa3d.socket popa3ds.socket \
              (popa3d -D accepts connections on its own: systemctl enable --now popa3d.service)"
         )),
-    }
-}
-
-fn check_config(place: &Place) -> ExitCode {
-    let path = place.path().display();
-    match Settings::load(place) {
-        Ok(settings) => {
-            let mut report = String::new();
-            for warning in settings.warnings() {
-                report.push_str(&format!("{path}: warning: {warning}\n"));
-            }
-            let certificates = monitor::report_certificates(&settings);
-            for mistake in &certificates.mistakes {
-                report.push_str(&format!("error: {mistake}\n"));
-            }
-            for warning in &certificates.warnings {
-                report.push_str(&format!("warning: {warning}\n"));
-            }
-            for finding in &certificates.usable {
-                report.push_str(&format!("{finding}\n"));
-            }
-            let finding = if place.path().exists() {
-                "usable"
-            } else {
-                "does not exist, every setting has its default"
-            };
-            report.push_str(&format!("{path}: {finding}\n"));
-            let printed = print(&report);
-            if certificates.mistakes.is_empty() { printed } else { ExitCode::from(MISTAKE) }
-        }
-        Err(error) => complain(&error.to_string()),
     }
 }
 

@@ -16,12 +16,13 @@
 //! `monitor::tls` with the keys, which `monitor::handshake` lends out; what the listener has ready for
 //! sessions is `monitor::prepared`. [`channel`] carries typed messages between the processes; [`event`] is all
 //! that the journal may be told, and [`journal`] the way there; [`settings`] is `/etc/popa3d.toml`; [`source`]
-//! says whom limits count as one client; [`cli`] has the options; [`ffi`] is all that is unsafe. Who may use whom is
+//! says whom limits count as one client; [`cli`] has the options, and [`admin`] the commands that an admin
+//! types; [`ffi`] is all that is unsafe. Who may use whom is
 //! checked by `tests/architecture.rs`:
 //!
 //! ```text
 //! cli      -> admin journal listener monitor settings
-//! admin    -> event ffi monitor settings
+//! admin    -> as_user event ffi monitor settings
 //! listener -> channel event ffi monitor settings source
 //! monitor  -> as_user channel event ffi mbox settings source worker
 //! worker   -> channel ffi mbox pop3 proxy

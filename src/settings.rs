@@ -312,6 +312,35 @@ impl Template {
     }
 }
 
+/// Where mailboxes are, as far as that is the same for all users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spool<'a> {
+    /// All of them in this directory.
+    Directory(&'a Path),
+    /// Somewhere below this one, which is another for each user.
+    Below(&'a Path),
+    /// In homes.
+    Homes,
+}
+
+impl Template {
+    /// Where the mailboxes of all users are.
+    #[must_use]
+    pub fn spool(&self) -> Spool<'_> {
+        if self.0.starts_with("{home}") {
+            return Spool::Homes;
+        }
+        let fixed = self.0.split('{').next().unwrap_or_default();
+        let directory = fixed.rsplit_once('/').map_or("/", |(directory, _)| directory);
+        let directory = Path::new(if directory.is_empty() { "/" } else { directory });
+        if Path::new(&self.0).parent() == Some(directory) {
+            Spool::Directory(directory)
+        } else {
+            Spool::Below(directory)
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Template {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;

@@ -94,7 +94,7 @@ impl Dotlock {
 /// In a directory of his own the spool's group has no business, and by a link in one of them he
 /// could lead us into any other that this group may write to, the spool itself for one. So each
 /// name on the way must stand where only root writes; links that root made may be followed.
-pub(super) fn is_spool(path: &Path) -> bool {
+pub fn is_spool(path: &Path) -> bool {
     let mut place = PathBuf::from("/");
     let mut ahead = steps(path.parent().unwrap_or(Path::new("/")));
     for _ in 0..MOST_STEPS {

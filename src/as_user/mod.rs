@@ -21,6 +21,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::channel::{FromHelper, Order, Outcome, Range, Recovery, Report};
 use crate::ffi::process::close_all_except;
+pub use dotlock::is_spool;
 
 /// Everything that a helper has to know.
 #[derive(Debug)]

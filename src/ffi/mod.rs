@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "fork(2), SCM_RIGHTS, libpam and allocators have no safe interface")]
 
 pub mod allocator;
+pub mod clock;
 pub mod file;
 pub mod pam;
 pub mod process;

@@ -309,6 +309,7 @@ impl Listener {
         self.is_stopping = true;
         // The service manager has them open, too: closing alone would leave them in epoll's list.
         for socket in self.sockets.drain(..) {
+            socket.make_way();
             let _ = self.epoll.delete(socket);
         }
         for (pid, _) in self.slots.processes() {

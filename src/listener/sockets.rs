@@ -75,6 +75,10 @@ impl Listening {
         }
         // Whoever looks for a connection that is gone again must not wait for the next one.
         socket.set_nonblocking(true)?;
+        if !is_of_a_unit {
+            // After [`Self::make_way`].
+            setsockopt(&socket, sockopt::ReusePort, &false)?;
+        }
         let address = socket.local_addr()?;
         Ok(Self { socket, address, port, is_of_a_unit })
     }
@@ -106,6 +110,14 @@ impl Listening {
         let _ = Backlog::new(BACKLOG).and_then(|backlog| listen(&self.socket, backlog));
         // The service manager does not keep what fell silent.
         self.keep();
+    }
+
+    /// Lets root's sockets that share ports (`ReusePort=`) have this one: those of socket units that take the
+    /// place of the listener. The service manager closes what it kept some time after they are to listen.
+    pub(super) fn make_way(&self) {
+        if !self.is_of_a_unit {
+            let _ = setsockopt(&self.socket, sockopt::ReusePort, &true);
+        }
     }
 
     /// A restart finds it still listening.

@@ -38,15 +38,21 @@ use std::process::ExitCode;
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
 pub use expiry::expire_all;
 pub use pam_stack::PAM_DIRECTORIES;
-pub use prepared::Prepared;
+pub use prepared::{Prepared, SPOOL_GROUP, USER as WORKER_USER};
 pub use recovery::recover_all;
+pub use redo_records::{
+    ASIDE as RECORDS_ASIDE, aside as records_aside, waiting as records_waiting,
+};
+pub use session_lock::DIRECTORY as SESSION_LOCKS;
 pub use tls::{has_certificate, report as report_certificates};
 pub use undelete::{Kept, list_kept, put_back};
+pub use worker_process::{EMPTY_ROOT, try_sandbox};
 
 use crate::channel::ToListener;
 use crate::event::{Event, Session as LogSession};
 use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
+pub use crate::worker::Strength;
 use starter::Starter;
 use worker_process::WorkerProcess;
 

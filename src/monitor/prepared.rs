@@ -13,10 +13,10 @@ use crate::ffi::process::{Mappings, occupy_descriptors, open_descriptors};
 use crate::worker;
 
 /// The system user that workers run as.
-const USER: &str = "popa3d";
+pub const USER: &str = "popa3d";
 
 /// The group that may make files in the spool (Debian Policy 11.6).
-const SPOOL_GROUP: &str = "mail";
+pub const SPOOL_GROUP: &str = "mail";
 
 /// A name that nobody has, so that all modules of the name service are asked.
 const NOBODY: &CStr = c"popa3d no such user";

@@ -8,10 +8,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::session_lock;
+
 const DIRECTORY: &str = "/var/lib/popa3d/redo";
 
 /// Records that fit no mailbox any more, for an admin to look at.
-const ASIDE: &str = "/var/lib/popa3d/redo-aside";
+pub const ASIDE: &str = "/var/lib/popa3d/redo-aside";
 
 /// How many of them are kept for each user, the newest: nobody is to fill root's disk with his.
 const KEPT_ASIDE: usize = 3;
@@ -101,6 +103,36 @@ pub(super) fn users() -> io::Result<Vec<String>> {
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_file() {
+            users.extend(entry.file_name().into_string().ok());
+        }
+    }
+    users.sort_unstable();
+    Ok(users)
+}
+
+/// The users whose update was interrupted: they have a record, and no session that writes it.
+///
+/// # Errors
+///
+/// The directory is there and cannot be read.
+pub fn waiting() -> io::Result<Vec<String>> {
+    Ok(users()?.into_iter().filter(|user| !session_lock::is_held(user)).collect())
+}
+
+/// The users of whom records are kept aside.
+///
+/// # Errors
+///
+/// The directory is there and cannot be read.
+pub fn aside() -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(ASIDE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut users = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if std::fs::read_dir(entry.path())?.next().is_some() {
             users.extend(entry.file_name().into_string().ok());
         }
     }

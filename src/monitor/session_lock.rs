@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-const DIRECTORY: &str = "/run/popa3d";
+/// Root's alone; a file for each user who is logged in.
+pub const DIRECTORY: &str = "/run/popa3d";
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Octets of the line that says who holds a lock.
@@ -83,6 +84,13 @@ impl Drop for SessionLock {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether a session of `user` goes on.
+pub(super) fn is_held(user: &str) -> bool {
+    let Ok(file) = File::open(Path::new(DIRECTORY).join(user)) else { return false };
+    // Let go of at once; a login that meets it tries again.
+    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }
 
 /// Says in the lock file who holds it.

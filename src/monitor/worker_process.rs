@@ -17,10 +17,10 @@ use crate::channel::{ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
-use crate::worker::{self, Confinement, Start};
+use crate::worker::{self, Confinement, Start, Strength};
 
 /// The empty directory that workers live in.
-const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
+pub const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
 
 /// How long an ending worker may take to send its last replies and to see its client go: a little
 /// longer than it takes at most (`worker::client`).
@@ -59,29 +59,12 @@ impl WorkerProcess {
         settings: &Settings,
         prepared: &Prepared,
     ) -> Result<Self, String> {
-        let confinement = confinement(settings, prepared)?;
-        let uid = confinement.uid;
         let failed = |error: io::Error| format!("starting a worker: {error}");
+        let start = instructions(connection, settings, prepared)?;
         let (ours, theirs) = pair().map_err(failed)?;
         let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
-        let start = Start {
-            confinement,
-            limits: Limits {
-                messages: settings.max_messages.0,
-                file_size: settings.max_mailbox_size.0,
-            },
-            login_attempts: settings.login_attempts.0,
-            login_timeout: settings.login_timeout.0,
-            idle_timeout: settings.idle_timeout.0,
-            handshake_timeout: settings.handshake_timeout.0,
-            implicit_tls: connection.wants_tls(),
-            behind_proxy: settings.is_proxy(connection.client()),
-            takes_plaintext: settings
-                .plaintext_login
-                .allows(connection.client().map(|(address, _)| address)),
-        };
         let pid = fork_without_modules(|| worker::run(&start, socket, theirs)).map_err(failed)?;
-        Ok(Self { pid, uid, channel: ours })
+        Ok(Self { pid, uid: start.confinement.uid, channel: ours })
     }
 
     /// A process that a test calls a worker.
@@ -111,6 +94,39 @@ impl WorkerProcess {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Has a process lock itself in as workers do.
+///
+/// # Errors
+///
+/// The outer one: there is no such user. The inner one: why it could not be done.
+pub fn try_sandbox() -> Result<io::Result<Strength>, String> {
+    let confinement = confinement(&Settings::default(), &Prepared::default())?;
+    Ok(worker::try_sandbox(&confinement))
+}
+
+/// What the worker of `connection` has to know.
+fn instructions(
+    connection: &Connection,
+    settings: &Settings,
+    prepared: &Prepared,
+) -> Result<Start, String> {
+    let client = connection.client();
+    Ok(Start {
+        confinement: confinement(settings, prepared)?,
+        limits: Limits {
+            messages: settings.max_messages.0,
+            file_size: settings.max_mailbox_size.0,
+        },
+        login_attempts: settings.login_attempts.0,
+        login_timeout: settings.login_timeout.0,
+        idle_timeout: settings.idle_timeout.0,
+        handshake_timeout: settings.handshake_timeout.0,
+        implicit_tls: connection.wants_tls(),
+        behind_proxy: settings.is_proxy(client),
+        takes_plaintext: settings.plaintext_login.allows(client.map(|(address, _)| address)),
+    })
 }
 
 fn judge(status: WaitStatus) -> Result<(), String> {

@@ -26,14 +26,17 @@ mod update;
 pub use kept::read as read_kept;
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::channel::{Request, ToMonitor};
-use crate::ffi::process::close_all_except;
+use crate::ffi::process::{close_all_except, fork};
 use crate::mbox::Limits;
+pub use sandbox::Strength;
 
 /// Exit status of a worker that could not lock itself in and did nothing else.
 pub const NO_SANDBOX: i32 = 3;
@@ -85,6 +88,37 @@ pub fn prepare() {
         tls::prepare();
         syscalls::prepare();
     });
+}
+
+/// Has a process lock itself in as a worker does, and end.
+///
+/// # Errors
+///
+/// Why it could not; `Other` when that killed it.
+pub fn try_sandbox(confinement: &Confinement) -> io::Result<Strength> {
+    /// In an exit status: above the versions of Landlock, in front of the numbers of errors.
+    const FAILED: i32 = 100;
+    let pid = fork(|| {
+        prepare();
+        match sandbox::enter(confinement) {
+            Ok(Strength::WithoutLandlock) => 0,
+            Ok(Strength::Landlock(version)) => i32::from(version).min(FAILED - 1),
+            Err(error) => FAILED + error.raw_os_error().unwrap_or_default(),
+        }
+    })?;
+    match waitpid(pid, None)? {
+        WaitStatus::Exited(_, 0) => Ok(Strength::WithoutLandlock),
+        WaitStatus::Exited(_, status) if status < FAILED => {
+            Ok(Strength::Landlock(u8::try_from(status).unwrap_or_default()))
+        }
+        WaitStatus::Exited(_, status) => Err(io::Error::from_raw_os_error(status - FAILED)),
+        WaitStatus::Signaled(_, signal, _) => Err(io::Error::other(format!("killed by {signal}"))),
+        WaitStatus::Stopped(..)
+        | WaitStatus::PtraceEvent(..)
+        | WaitStatus::PtraceSyscall(_)
+        | WaitStatus::Continued(_)
+        | WaitStatus::StillAlive => Err(io::ErrorKind::Interrupted.into()),
+    }
 }
 
 /// The body of the worker process: returns its exit status.

@@ -4,8 +4,8 @@ use std::io;
 
 use capctl::{CapState, ambient, bounding};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus,
-    Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, Ruleset,
+    RulesetAttr, Scope,
 };
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -25,8 +25,9 @@ const MEMORY_BASE: u64 = 256 * 1024 * 1024;
 
 /// What the kernel could do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strength {
-    Full,
+pub enum Strength {
+    /// All, with this version of Landlock's interface; each adds something to it.
+    Landlock(u8),
     /// An old kernel; the empty root and the filter keep files away all the same.
     WithoutLandlock,
 }
@@ -76,9 +77,11 @@ fn forbid_files() -> io::Result<Strength> {
             .restrict_self()
     };
     let status = restrict().map_err(io::Error::other)?;
-    Ok(match status.ruleset {
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Strength::Full,
-        RulesetStatus::NotEnforced => Strength::WithoutLandlock,
+    Ok(match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => {
+            Strength::Landlock(u8::try_from(effective_abi as i32).unwrap_or(u8::MAX))
+        }
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => Strength::WithoutLandlock,
     })
 }
 

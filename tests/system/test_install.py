@@ -212,8 +212,8 @@ class CommandLine(HostCase):
                 self.host.write("/tmp/wrong.toml", content)
                 checked = self.host.run("popa3d", "--check-config", "--config", "/tmp/wrong.toml", check=False)
                 self.assertNotEqual(checked.code, 0)
-                self.assertIn(f"/tmp/wrong.toml:{line}", checked.errors)
-                self.assertRegex(checked.errors, reason)
+                self.assertIn(f"error: /tmp/wrong.toml:{line}", checked.output)
+                self.assertRegex(checked.output, reason)
 
     def test_check_config_takes_every_setting_of_the_shipped_file(self):
         shipped = self.host.read("/etc/popa3d.toml").decode()

@@ -407,7 +407,7 @@ class Setting(ProxyCase):
                 self.host.write("/tmp/wrong.toml", content)
                 checked = self.host.run("popa3d", "--check-config", "--config", "/tmp/wrong.toml", check=False)
                 self.assertEqual(checked.code, 2)
-                self.assertRegex(checked.errors, f"/tmp/wrong.toml:{number}: .*{reason}")
+                self.assertRegex(checked.output, f"error: /tmp/wrong.toml:{number}: .*{reason}")
 
     def test_everybody_is_worth_a_warning(self):
         self.host.write("/tmp/wide.toml", 'proxies = ["::/0"]\n')

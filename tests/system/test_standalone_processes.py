@@ -251,6 +251,12 @@ class Switch(HostCase):
         self.assertEqual(self._states(), ["inactive", "active", "inactive"])
         self.host.connect(995).close()
 
+    def test_however_often_they_are_switched_the_last_one_listens(self):
+        self.addCleanup(self.host.run, "systemctl", "start", "popa3d.socket", "popa3ds.socket")
+        self.host.shell(f"for round in $(seq 30); do systemctl start {UNIT}; systemctl start popa3ds.socket; done")
+        self.assertEqual(self._states(), ["inactive", "active", "inactive"])
+        self.host.connect(995).close()
+
     def _states(self):
         return self.host.run("systemctl", "is-active", "popa3d.socket", "popa3ds.socket", UNIT, check=False).output.split()
 

@@ -1,0 +1,210 @@
+//! The names in the spool: mailboxes that are not served, or that others can read. Users can bring that
+//! about, and are not to decide the exit status: these are warnings.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::unistd::User;
+
+use super::finding::{Finding, word};
+use crate::event::printable;
+
+/// Names that are looked at, and for how long: a spool may have a million, and the name service may be far
+/// away.
+const MOST: usize = 20_000;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const READABLE_BY_ALL: u32 = 0o006;
+const READABLE_BY_GROUP: u32 = 0o060;
+
+/// Something that more than one mailbox may suffer from.
+#[derive(Debug, Default)]
+struct Tally {
+    count: usize,
+    first: String,
+}
+
+impl Tally {
+    fn add(&mut self, name: &str) {
+        self.count += 1;
+        // Directories have no order; people do.
+        if self.first.is_empty() || name < self.first.as_str() {
+            name.clone_into(&mut self.first);
+        }
+    }
+
+    /// "alice", or "alice and 3 more".
+    fn names(&self) -> String {
+        let first = printable(self.first.as_bytes());
+        if self.count > 1 { format!("{first} and {} more", self.count - 1) } else { first }
+    }
+}
+
+/// What a mailbox looks like from outside.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    is_file: bool,
+    owner: u32,
+    group: u32,
+    mode: u32,
+}
+
+/// Who a name in the spool belongs to, as the name service has it.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+#[derive(Debug, Default)]
+struct Ward {
+    not_files: Tally,
+    of_others: Tally,
+    open: Tally,
+}
+
+impl Ward {
+    fn admit(&mut self, name: &str, facts: Facts, owner: Owner, spool_group: Option<u32>) {
+        let readable_by_group = facts.mode & READABLE_BY_GROUP != 0
+            && facts.group != owner.gid
+            && Some(facts.group) != spool_group
+            && facts.group != 0;
+        if !facts.is_file {
+            self.not_files.add(name);
+        } else if facts.owner != owner.uid {
+            self.of_others.add(name);
+        } else if facts.mode & READABLE_BY_ALL != 0 || readable_by_group {
+            self.open.add(name);
+        }
+    }
+
+    fn findings(&self, directory: &Path) -> Vec<Finding> {
+        let place = directory.display();
+        let path = |tally: &Tally| word(&directory.join(&tally.first).to_string_lossy());
+        let mut findings = Vec::new();
+        if self.not_files.count > 0 {
+            findings.push(Finding::warning(
+                format!(
+                    "{place}: {} cannot log in, the mailbox is a link or no file at all",
+                    self.not_files.names()
+                ),
+                format!(
+                    "look at it (ls -l {}), and put the file itself there",
+                    path(&self.not_files)
+                ),
+            ));
+        }
+        if self.of_others.count > 0 {
+            let name = word(&self.of_others.first);
+            findings.push(Finding::warning(
+                format!(
+                    "{place}: {} cannot log in, the mailbox is somebody else's",
+                    self.of_others.names()
+                ),
+                format!("run: chown {name} {}", path(&self.of_others)),
+            ));
+        }
+        if self.open.count > 0 {
+            findings.push(Finding::warning(
+                format!(
+                    "{place}: other users can read or write the mailbox of {}",
+                    self.open.names()
+                ),
+                format!("run: chmod o= {0} && chgrp mail {0}", path(&self.open)),
+            ));
+        }
+        findings
+    }
+}
+
+/// Looks at the names in `directory`, none of which is opened.
+pub(super) fn look(directory: &Path, spool_group: Option<u32>) -> Vec<Finding> {
+    let place = directory.display();
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return vec![Finding::unseen(format!("mailboxes in {place}"))];
+        }
+        Err(error) => return vec![Finding::error(format!("{place}: {error}"), "")],
+    };
+    let begun = Instant::now();
+    let mut ward = Ward::default();
+    for (number, entry) in entries.flatten().enumerate() {
+        if number >= MOST || begun.elapsed() > PATIENCE {
+            let text =
+                format!("{place}: the first {number} names in it were looked at, and no more");
+            let mut findings = ward.findings(directory);
+            findings.push(Finding::hint(text, ""));
+            return findings;
+        }
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Some(owner) = owner(&name) else { continue };
+        // Of a link itself.
+        let Ok(found) = entry.metadata() else { continue };
+        let facts = Facts {
+            is_file: found.is_file(),
+            owner: found.uid(),
+            group: found.gid(),
+            mode: found.mode(),
+        };
+        ward.admit(&name, facts, owner, spool_group);
+    }
+    ward.findings(directory)
+}
+
+/// The user that a mailbox of this name is for; root has none here.
+fn owner(name: &str) -> Option<Owner> {
+    let is_name = !name.starts_with('.') && !name.ends_with(".lock");
+    let user = is_name.then(|| User::from_name(name).ok().flatten()).flatten()?;
+    (!user.uid.is_root()).then(|| Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIL: u32 = 8;
+    const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
+
+    fn said(mailboxes: &[(&str, Facts)]) -> Vec<String> {
+        let mut ward = Ward::default();
+        for (name, facts) in mailboxes {
+            ward.admit(name, *facts, OWNER, Some(MAIL));
+        }
+        ward.findings(Path::new("/var/mail")).iter().map(Finding::to_string).collect()
+    }
+
+    fn facts(mode: u32, group: u32) -> Facts {
+        Facts { is_file: true, owner: OWNER.uid, group, mode }
+    }
+
+    #[test]
+    fn mailboxes_as_delivery_agents_make_them_are_fine() {
+        let usual = [(0o660, MAIL), (0o600, OWNER.gid), (0o660, OWNER.gid), (0o600, 100)];
+        for (mode, group) in usual {
+            assert_eq!(said(&[("alice", facts(mode, group))]), Vec::<String>::new(), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn mailboxes_that_others_can_read_are_counted() {
+        for (mode, group) in [(0o664, MAIL), (0o602, MAIL), (0o640, 100)] {
+            let said = said(&[("bob", facts(mode, group)), ("alice", facts(mode, group))]);
+            assert_eq!(said.len(), 1);
+            let text = "warning: /var/mail: other users can read or write the mailbox of alice and 1 more; ";
+            assert!(said[0].starts_with(text), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn links_and_mailboxes_of_others_are_found() {
+        let link = Facts { is_file: false, ..facts(0o777, MAIL) };
+        let stolen = Facts { owner: 33, ..facts(0o600, MAIL) };
+        let said = said(&[("alice", link), ("bob", stolen)]);
+        assert!(
+            said[0].starts_with("warning: /var/mail: alice cannot log in, the mailbox is a link")
+        );
+        assert!(said[1].ends_with("run: chown bob /var/mail/bob"), "{said:?}");
+    }
+}
