@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::admin::undelete::since;
 use crate::listener::{Failure, Ground};
 use crate::settings::{Place, Settings};
 use crate::{admin, journal, listener, monitor};
@@ -15,6 +16,8 @@ Usage: popa3d [--config FILE]
        popa3d -D [-F] [--config FILE]
        popa3d [-D] --check-config [--config FILE]
        popa3d --recover [--config FILE]
+       popa3d --undelete USER [--since WHEN] [--all | UNIQUE-ID...] [--config FILE]
+       popa3d --expire [--config FILE]
        popa3d -V | -h
 
 Serves POP3 to the client whose connection is passed by systemd
@@ -22,13 +25,18 @@ Serves POP3 to the client whose connection is passed by systemd
 by inetd. On port 995, which is popa3ds.socket's, TLS begins at once. With -D it
 accepts connections on its own (systemctl enable --now popa3d.service).
 
+  --all            with --undelete: put back all
   --check-config   look at the settings and at this host, say what is wrong and
                    what mends it; with -D at the settings alone, as a reload does
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -D, --daemon     listen, and start a session for each connection
   -F, --foreground with -D: do not go to the background
+  --expire         drop deleted messages that were kept long enough
   -h, --help       print this and exit
   --recover        finish updates of mailboxes that a crash interrupted
+  --since WHEN     with --undelete: what was deleted since then: 2h (ago), 3d, 2026-11-24,
+                   or '2026-11-24 13:00'
+  --undelete USER  list or put back deleted messages that are kept
   -V, --version    print the version and exit
 ";
 
@@ -43,6 +51,8 @@ enum Action {
     CheckConfig(Place),
     CheckSettings(Place),
     Recover(Place),
+    Undelete(admin::undelete::Request, Place),
+    Expire(Place),
     Print(&'static str),
 }
 
@@ -71,17 +81,23 @@ pub fn main() -> ExitCode {
             journal::start();
             monitor::recover_all(&config)
         }
+        Ok(Action::Undelete(request, config)) => undelete(&request, &config),
+        Ok(Action::Expire(config)) => {
+            journal::start();
+            monitor::expire_all(&config)
+        }
         Ok(Action::Print(text)) => print(text),
         Err(error) => complain(&format!("{error}; popa3d --help tells more")),
     }
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Error> {
-    use lexopt::prelude::{Long, Short};
+    use lexopt::prelude::{Long, Short, ValueExt};
     let mut config = Place::Usual;
     let mut action: fn(Place) -> Action = Action::Serve;
     let mut listens = false;
     let mut ground = Ground::Back;
+    let mut undelete: Option<admin::undelete::Request> = None;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -92,8 +108,27 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             Long("config") => config = Place::File(parser.value()?.into()),
             Long("check-config") => action = Action::CheckConfig,
             Long("recover") => action = Action::Recover,
-            Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
+            Long("expire") => action = Action::Expire,
+            Long("undelete") => {
+                let user = parser.value()?.string()?;
+                undelete = Some(admin::undelete::Request::new(user));
+            }
+            // The rest stands behind --undelete USER.
+            Short(_) | Long(_) | lexopt::Arg::Value(_) => match (&mut undelete, argument) {
+                (Some(request), Long("since")) => {
+                    request.since = Some(parser.value()?.parse_with(since)?);
+                }
+                (Some(request), Long("all")) => request.choice.all()?,
+                (Some(request), lexopt::Arg::Value(id)) => request.choice.add(id.string()?)?,
+                (_, argument) => return Err(argument.unexpected()),
+            },
         }
+    }
+    if let Some(request) = undelete {
+        return match (action(config), listens, ground) {
+            (Action::Serve(config), false, Ground::Back) => Ok(Action::Undelete(request, config)),
+            _ => Err("--undelete goes with --since, --all and --config alone".into()),
+        };
     }
     match (action(config), listens, ground) {
         (Action::Serve(config), true, ground) => Ok(Action::Listen(config, ground)),
@@ -115,6 +150,21 @@ fn serve(config: &Place) -> ExitCode {
              start it with: systemctl enable --now popa3d.socket popa3ds.socket \
              (popa3d -D accepts connections on its own: systemctl enable --now popa3d.service)"
         )),
+    }
+}
+
+fn undelete(request: &admin::undelete::Request, place: &Place) -> ExitCode {
+    let settings = match Settings::load(place) {
+        Ok(settings) => settings,
+        Err(error) => return complain(&error.to_string()),
+    };
+    journal::start();
+    match admin::undelete::run(request, &settings) {
+        Ok(text) => print(&text),
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -160,6 +210,30 @@ mod tests {
     fn foreground_is_for_the_listener() {
         assert_eq!(parsed(&["-FD"]).unwrap(), Action::Listen(Place::Usual, Ground::Front));
         for arguments in [&["-F"][..], &["-F", "--check-config"], &["-D", "--recover"]] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_put_back_is_named_behind_undelete() {
+        use admin::undelete::{Choice, Request};
+        let action = |choice| {
+            let request = Request { choice, ..Request::new("alice".to_owned()) };
+            Action::Undelete(request, Place::Usual)
+        };
+        assert_eq!(parsed(&["--undelete", "alice"]).unwrap(), action(Choice::List));
+        assert_eq!(parsed(&["--undelete", "alice", "--all"]).unwrap(), action(Choice::All));
+        let ids = Choice::Ids(["a".to_owned(), "b".to_owned()].into());
+        assert_eq!(parsed(&["--undelete", "alice", "a", "b"]).unwrap(), action(ids));
+        for arguments in [
+            &["--undelete"][..],
+            &["--all"],
+            &["--since", "2h"],
+            &["--undelete", "alice", "--since", "yesterday"],
+            &["--undelete", "alice", "--all", "a"],
+            &["--undelete", "alice", "-D"],
+            &["--undelete", "alice", "--recover"],
+        ] {
             assert!(parsed(arguments).is_err(), "{arguments:?}");
         }
     }

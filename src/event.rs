@@ -76,6 +76,14 @@ pub enum Event<'a> {
     UpdateNotRecovered(&'a str, &'a str),
     /// The unique-ids that differ from 1.0.3's could not be kept.
     UniqueIdsNotKept(&'a str),
+    /// UPDATE removed more than may be kept, so that none of it is kept.
+    NotKept(Totals),
+    /// So many removals that were kept are dropped for their age; and their octets on disk.
+    KeptExpired(u64, u64),
+    /// The same, to make room for newer ones.
+    KeptDropped(u64, u64),
+    /// Messages were put back; how many, octets on disk, into which mailbox.
+    Undeleted(u64, u64, &'a str),
     /// The session is over: the last event of each, with its [`Summary`].
     SessionEnded,
     /// The worker asked for what it may not, or died; how.
@@ -150,6 +158,10 @@ impl Event<'_> {
             Self::UniqueIdsNotKept(_) => {
                 (WARNING, "unique-ids-not-kept", "d40c0a72a82e4e1fa62d3ec0e310305b")
             }
+            Self::NotKept(_) => (WARNING, "not-kept", "d9307cbcfa584d7e9675195268953e92"),
+            Self::KeptExpired(..) => (INFO, "kept-expired", "dd9e63fadf3644ab9f7c33848eeb8b0a"),
+            Self::KeptDropped(..) => (NOTICE, "kept-dropped", "d1a313bb40e64b44aa2c96637fadfae7"),
+            Self::Undeleted(..) => (NOTICE, "undeleted", "d7030963474a43b09b860966b2b963d9"),
             Self::SessionEnded => (INFO, "session-ended", "6ff9646bde04413ebc3dbda5717613c8"),
             Self::WorkerFailed(_) => (ERROR, "worker-failed", "cf0f3d4d50c2455ca7406ee622b10e35"),
             Self::SandboxReduced(_) => {

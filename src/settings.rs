@@ -15,7 +15,7 @@ mod networks;
 mod numbers;
 
 pub use networks::Networks;
-pub use numbers::{Count, Size, Span};
+pub use numbers::{Count, Size, Span, duration};
 
 /// Where the settings are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,10 @@ pub struct Settings {
     pub dotlock_stale_after: Span<1>,
     /// Whether the journal is told of each message that is removed.
     pub log_expunged: bool,
+    /// How long what UPDATE removes is kept for `popa3d --undelete`; not at all when zero.
+    pub keep_deleted: Span<0>,
+    /// How much of it is kept for each user.
+    pub keep_deleted_size: Size,
 }
 
 impl Default for Settings {
@@ -125,6 +129,8 @@ impl Default for Settings {
             dotlock: true,
             dotlock_stale_after: Span(Duration::from_secs(600)),
             log_expunged: true,
+            keep_deleted: Span(Duration::ZERO),
+            keep_deleted_size: Size(Some(100 << 20)),
         }
     }
 }

@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::Task;
 use super::dotlock::{Dotlock, Obstacle};
-use super::open::{is_same_file, open_for_reading, open_mailbox};
+use super::open::{create_mailbox, is_same_file, open_for_reading, open_mailbox};
+use super::{Task, WhenMissing};
 use crate::channel::Report;
 
 /// Waiting begins with short pauses, since most holders are quick, and grows up to this.
@@ -67,7 +67,11 @@ pub(super) fn open_and_lock(task: &Task) -> Result<Option<(Held, Duration)>, Rep
     let mut pause = Duration::from_millis(1);
     let mut held_since: Option<Instant> = None;
     loop {
-        let Some(writable) = open_mailbox(&task.mailbox, task.uid)? else { return Ok(None) };
+        let writable = match (open_mailbox(&task.mailbox, task.uid)?, task.missing) {
+            (Some(writable), _) => writable,
+            (None, WhenMissing::Report) => return Ok(None),
+            (None, WhenMissing::Create) => create_mailbox(task)?,
+        };
         let holder = match try_to_lock(task, writable)? {
             Attempt::Locked(held) => {
                 let waited = held_since.map_or(Duration::ZERO, |since| since.elapsed());

@@ -12,7 +12,7 @@ mod open;
 mod redo;
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +38,22 @@ pub struct Task {
     pub locking: Locking,
     /// The redo record that a crash left behind, if there is one.
     pub record: Option<File>,
+    /// What to do when there is no mailbox.
+    pub missing: WhenMissing,
 }
+
+/// What to do when there is no mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenMissing {
+    /// Say so.
+    Report,
+    /// Make an empty one.
+    Create,
+}
+
+/// Octets at the beginning of a redo record that the helper writes when mail is put back; the mail
+/// comes behind them.
+pub const PUT_BACK_HEAD: u64 = redo::MAIL;
 
 /// How a mailbox is locked.
 #[derive(Debug, Clone)]
@@ -115,13 +130,21 @@ fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
         return 1;
     }
     let mut doomed: Vec<Range> = Vec::new();
+    let mut kept = None;
     loop {
         let report = match monitor.receive() {
             Ok((Order::Delete(ranges), None)) => {
                 doomed.extend(ranges);
                 continue;
             }
-            Ok((Order::Commit, Some(record))) => commit(held, record, &doomed),
+            Ok((Order::Keep, Some(file))) => {
+                kept = Some(File::from(file));
+                continue;
+            }
+            Ok((Order::Commit, Some(record))) => {
+                commit(held, &File::from(record), kept.as_ref(), &doomed)
+            }
+            Ok((Order::PutBack, Some(record))) => put_back(held, &File::from(record)),
             Ok((Order::Release, None)) => Report::Done,
             // The monitor is gone: nothing is removed.
             Ok(_) | Err(_) => {
@@ -134,20 +157,36 @@ fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
     }
 }
 
-fn commit(held: &lock::Held, record: OwnedFd, doomed: &[Range]) -> Report {
-    let size = held.for_writing().metadata().map_or(u64::MAX, |metadata| metadata.len());
-    if !identity::may_write(size.max(redo::LARGEST_RECORD)) {
-        let reason = "the file size limit (RLIMIT_FSIZE) is too small".to_owned();
-        return Report::Failed { reason, mailbox: Outcome::Untouched };
+fn commit(held: &lock::Held, record: &File, kept: Option<&File>, doomed: &[Range]) -> Report {
+    if !identity::may_write(size(held.for_writing()).max(redo::LARGEST_RECORD)) {
+        return no_size();
     }
-    match redo::commit(held.for_writing(), &File::from(record), doomed, redo::COSTS) {
-        Ok(()) => Report::Done,
-        Err(error) => {
-            let mailbox = match error {
-                redo::Error::Ranges | redo::Error::Untouched(_) => Outcome::Untouched,
-                redo::Error::Unfinished(_) | redo::Error::Conflict(_) => Outcome::Unfinished,
-            };
-            Report::Failed { reason: error.to_string(), mailbox }
+    report(redo::commit(held.for_writing(), record, kept, doomed, redo::COSTS))
+}
+
+fn put_back(held: &lock::Held, record: &File) -> Report {
+    if !identity::may_write(size(held.for_writing()).saturating_add(size(record))) {
+        return no_size();
+    }
+    report(redo::put_back(held.for_writing(), record))
+}
+
+fn size(file: &File) -> u64 {
+    file.metadata().map_or(u64::MAX, |metadata| metadata.len())
+}
+
+fn no_size() -> Report {
+    let reason = "the file size limit (RLIMIT_FSIZE) is too small".to_owned();
+    Report::Failed { reason, mailbox: Outcome::Untouched }
+}
+
+fn report(result: Result<(), redo::Error>) -> Report {
+    let Err(error) = result else { return Report::Done };
+    let mailbox = match error {
+        redo::Error::Ranges | redo::Error::Untouched(_) | redo::Error::NotKept(_) => {
+            Outcome::Untouched
         }
-    }
+        redo::Error::Unfinished(_) | redo::Error::Conflict(_) => Outcome::Unfinished,
+    };
+    Report::Failed { reason: error.to_string(), mailbox }
 }

@@ -8,6 +8,9 @@ use std::path::Path;
 use nix::libc::{ELOOP, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::Uid;
 
+use super::Task;
+use super::dotlock::is_spool;
+use super::identity::with_group;
 use crate::channel::Report;
 
 /// Opens `path` for reading and writing; `None` when there is nothing at that place.
@@ -30,6 +33,27 @@ pub(super) fn open_mailbox(path: &Path, uid: Uid) -> Result<Option<File>, Report
     let metadata = file.metadata().map_err(|error| cannot_open(&error))?;
     check(&metadata, uid)?;
     Ok(Some(file))
+}
+
+/// Makes an empty mailbox, as delivery agents do (Debian Policy 11.6: owned by its user, mode 600), whose
+/// name is durable.
+///
+/// # Errors
+///
+/// The report for the monitor: the spool does not allow it, or somebody else was quicker.
+pub(super) fn create_mailbox(task: &Task) -> Result<File, Report> {
+    let cannot_make = |error: io::Error| {
+        let reason = format!("there is none, and making one: {error}");
+        Report::Refused { reason, permanent: false }
+    };
+    let group = task.locking.spool_group.filter(|_| is_spool(&task.mailbox));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600).custom_flags(O_NOFOLLOW);
+    let made = with_group(group, || options.open(&task.mailbox)).and_then(|made| made);
+    let file = made.map_err(cannot_make)?;
+    // The directory may be one that only lets us make files.
+    nix::unistd::syncfs(&file).map_err(|error| cannot_make(error.into()))?;
+    Ok(file)
 }
 
 /// Opens the file that `open_mailbox` found once more, for reading only.

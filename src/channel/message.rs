@@ -14,6 +14,8 @@ pub const MAX_TICKET: usize = 3 * 1024;
 /// Most octets of a text that says why a handshake failed, or a PROXY header or an attempt to log in was
 /// refused.
 pub const MAX_REASON: usize = 200;
+/// Most octets of a header in a [`KeptMessage`].
+pub const MAX_HEADER: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
 
@@ -265,6 +267,44 @@ pub enum Ending {
     Failed,
 }
 
+/// To the process that reads what is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Look {
+    /// What is in the mbox that is attached, read-only?
+    Inside,
+}
+
+/// From the process that reads what is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seen {
+    /// The next message.
+    Message(KeptMessage),
+    /// There are no more in this file.
+    All,
+    /// It cannot be read; why.
+    Nothing(String),
+}
+
+/// A message that was removed and is kept. Texts are as they stand in it, at most [`MAX_HEADER`] octets
+/// each, and empty where there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMessage {
+    /// Its place in the file.
+    pub range: Range,
+    /// How many line feeds it lacks at its end for another message to follow.
+    pub line_feeds: u8,
+    /// As LIST tells.
+    pub octets: u64,
+    /// As UIDL tells.
+    pub unique_id: String,
+    /// The header `Message-ID`.
+    pub message_id: Vec<u8>,
+    /// The header `From`.
+    pub from: Vec<u8>,
+    /// The header `Subject`.
+    pub subject: Vec<u8>,
+}
+
 /// Octets of the mailbox file, from `start` up to but not including `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
@@ -297,8 +337,12 @@ pub enum Verdict {
 pub enum Order {
     /// As [`Request::Delete`].
     Delete(Vec<Range>),
+    /// Have what is removed in the empty file that is attached, too.
+    Keep,
     /// Remove what was named, durably, unlock and end. An empty redo record is attached.
     Commit,
+    /// Append mail, durably, unlock and end. A redo record with that mail is attached.
+    PutBack,
     /// Unlock and end.
     Release,
 }

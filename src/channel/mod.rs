@@ -22,9 +22,9 @@ use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use message::{
-    Answer, Encryption, Ending, Expunged, MAX_EXPUNGED, MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES,
-    MAX_REASON, MAX_TICKET, Method, News, Order, Outcome, ProxyTls, Range, Recovery, Refusal,
-    Report, Request, Totals, Trouble, Verdict,
+    Answer, Encryption, Ending, Expunged, KeptMessage, Look, MAX_EXPUNGED, MAX_HEADER,
+    MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order, Outcome,
+    ProxyTls, Range, Recovery, Refusal, Report, Request, Seen, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 
@@ -50,6 +50,10 @@ pub type ToMonitor = Channel<Request, Answer>;
 pub type ToHelper = Channel<Order, Report>;
 /// The helper's end.
 pub type FromHelper = Channel<Report, Order>;
+/// The end towards the process that reads what is kept.
+pub type ToReader = Channel<Look, Seen>;
+/// That process's end.
+pub type FromReader = Channel<Seen, Look>;
 /// The listener's end towards a session.
 pub type ToSession = Channel<Verdict, News>;
 /// The session's end, which its monitor has.

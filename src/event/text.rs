@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::session::{tls_group, tls_suite, tls_version};
 use super::{Event, Session};
+use crate::channel::Totals;
 
 /// An event of a session, as a reader of the journal sees it.
 pub(super) struct Text<'a> {
@@ -107,6 +108,21 @@ impl fmt::Display for Text<'_> {
             }
             Event::UniqueIdsNotKept(why) => {
                 write!(f, "Unique-ids of {user} that need remembering were not kept: {why}")
+            }
+            Event::NotKept(Totals { messages, octets }) => write!(
+                f,
+                "{messages} ({octets}) deleted and not kept: more than keep-deleted-size allows"
+            ),
+            Event::KeptExpired(removals, octets) => {
+                write!(f, "{removals} kept removals of {user} expired ({octets} bytes)")
+            }
+            Event::KeptDropped(removals, octets) => write!(
+                f,
+                "{removals} kept removals of {user} dropped to make room for newer ones \
+                 ({octets} bytes): more than keep-deleted-size allows"
+            ),
+            Event::Undeleted(messages, octets, path) => {
+                write!(f, "{messages} messages ({octets} bytes) put back into {path}")
             }
             Event::SessionEnded => self.session.summary.write(self.session, f),
             Event::WorkerFailed(why) => write!(f, "Server failure, worker process: {why}"),

@@ -1,5 +1,5 @@
 //! The only folder where `unsafe` is allowed: forking, signal handlers, receiving descriptors, libpam,
-//! and wiping memory.
+//! local time, and wiping memory.
 //!
 //! Everything here offers a safe interface to the rest of the program.
 #![allow(
@@ -14,3 +14,4 @@ pub mod pam;
 pub mod process;
 pub mod signal;
 pub mod socket;
+pub mod time;

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, Uid};
 use super::account::Account;
 use super::force;
 use super::prepared::Prepared;
-use crate::as_user::{self, Locking, Task};
+use crate::as_user::{self, Locking, Task, WhenMissing};
 use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
@@ -46,6 +46,7 @@ pub(super) fn task(
             spool_group: prepared.spool_group(),
         },
         record,
+        missing: WhenMissing::Report,
     }
 }
 
@@ -121,16 +122,37 @@ impl Helper {
         self.channel_mut()?.send(order, None)
     }
 
-    /// Has what was named removed, by an empty redo record.
+    /// Has what was named removed, by an empty redo record, and kept in an empty file if there is one.
     ///
     /// # Errors
     ///
     /// What went wrong, and what that means for the mailbox.
-    pub(super) fn commit(mut self, record: &File) -> Result<(), (String, Outcome)> {
+    pub(super) fn commit(
+        mut self,
+        record: &File,
+        kept: Option<&File>,
+    ) -> Result<(), (String, Outcome)> {
+        if let Some(kept) = kept {
+            let sent = self.channel_mut().and_then(|to| to.send(&Order::Keep, Some(kept.as_fd())));
+            sent.map_err(|error| (error.to_string(), Outcome::Untouched))?;
+        }
+        self.change(&Order::Commit, record)
+    }
+
+    /// Has the mail in a redo record appended.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::commit`].
+    pub(super) fn put_back(self, record: &File) -> Result<(), (String, Outcome)> {
+        self.change(&Order::PutBack, record)
+    }
+
+    fn change(mut self, order: &Order, record: &File) -> Result<(), (String, Outcome)> {
         // Once it has the record nobody but the record knows how far it came.
         let died = |error: io::Error| (error.to_string(), Outcome::Unfinished);
         let channel = self.channel_mut().map_err(died)?;
-        channel.send(&Order::Commit, Some(record.as_fd())).map_err(died)?;
+        channel.send(order, Some(record.as_fd())).map_err(died)?;
         // However long it takes, it is worth waiting for.
         match self.report(None).map_err(died)? {
             (Report::Done, None) => Ok(()),

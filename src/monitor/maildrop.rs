@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::helper::{Helper, Opened, task};
+use super::kept::{self, Decision};
 use super::login::LoggedIn;
 use super::permission::Phase;
 use super::session::{Broken, Session};
 use super::session_lock::{Acquired, SessionLock};
-use super::{random_number, recovery, redo_records, remembered_ids};
+use super::{expiry, random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
 use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
 use crate::event::Event;
@@ -237,6 +238,10 @@ impl Session<'_> {
 
     pub(super) fn delete(&mut self, ranges: Vec<Range>) -> Result<(), Broken> {
         self.ranges += ranges.len() as u64;
+        for range in &ranges {
+            let octets = range.end.saturating_sub(range.start);
+            self.doomed_octets = self.doomed_octets.saturating_add(octets);
+        }
         if self.ranges > u64::from(self.settings.max_messages.0) {
             return Err(Broken::Worker("more ranges to delete than messages".to_owned()));
         }
@@ -257,6 +262,7 @@ impl Session<'_> {
         let answer = match self.commit_with_record(helper, user) {
             Ok(()) => {
                 self.store_remembered();
+                self.note_kept(deleted);
                 self.end_update(Some((deleted, left)));
                 phase = self.expect_names(deleted.messages);
                 Answer::Committed
@@ -285,10 +291,26 @@ impl Session<'_> {
     fn commit_with_record(&self, helper: Helper, user: &MailUser) -> Result<(), String> {
         let name = &user.logged_in.account.name;
         let failed = |error: io::Error| format!("redo record: {error}");
+        let not_kept = |error: io::Error| format!("keeping what is removed: {error}");
         let record = redo_records::create(name).map_err(failed)?;
-        match helper.commit(&record) {
-            Ok(()) => redo_records::remove(name).map_err(failed),
+        let kept = match self.keeps().then(|| kept::create(name)).transpose() {
+            Ok(kept) => kept,
+            Err(error) => {
+                redo_records::remove(name).map_err(failed)?;
+                return Err(not_kept(error));
+            }
+        };
+        let settle = |decision| {
+            // Where nothing is kept this costs nothing.
+            kept.as_ref().map_or(Ok(()), |_| kept::settle(name, decision)).map_err(not_kept)
+        };
+        match helper.commit(&record, kept.as_ref()) {
+            Ok(()) => {
+                settle(Decision::Happened)?;
+                redo_records::remove(name).map_err(failed)
+            }
             Err((reason, Outcome::Untouched)) => {
+                settle(Decision::DidNot)?;
                 redo_records::remove(name).map_err(failed)?;
                 Err(reason)
             }
@@ -298,6 +320,23 @@ impl Session<'_> {
                 self.finish_commit(user)
             }
         }
+    }
+
+    /// Whether what the worker named is to be kept, too.
+    fn keeps(&self) -> bool {
+        kept::keeps(self.settings).is_some()
+            && !kept::is_too_much(self.doomed_octets, self.settings)
+    }
+
+    /// Makes room in what is kept, and says so.
+    fn note_kept(&self, deleted: Totals) {
+        let Some(user) = self.user.as_ref().filter(|_| kept::keeps(self.settings).is_some()) else {
+            return;
+        };
+        if !self.keeps() {
+            self.log.log(&Event::NotKept(deleted));
+        }
+        expiry::prune(&user.logged_in.account.name, self.settings, self.log);
     }
 
     fn finish_commit(&self, user: &MailUser) -> Result<(), String> {

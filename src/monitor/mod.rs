@@ -7,10 +7,13 @@
 mod account;
 mod authorization;
 mod connection;
+mod expiry;
 mod expunged;
 mod force;
 mod handshake;
 mod helper;
+mod kept;
+mod kept_reader;
 mod login;
 mod login_delay;
 mod maildrop;
@@ -27,12 +30,14 @@ mod session_lock;
 mod starter;
 mod stop_signal;
 mod tls;
+mod undelete;
 mod watchdog;
 mod worker_process;
 
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
+pub use expiry::expire_all;
 pub use pam_stack::PAM_DIRECTORIES;
 pub use prepared::{Prepared, SPOOL_GROUP, USER as WORKER_USER};
 pub use recovery::recover_all;
@@ -41,6 +46,7 @@ pub use redo_records::{
 };
 pub use session_lock::DIRECTORY as SESSION_LOCKS;
 pub use tls::{has_certificate, report as report_certificates};
+pub use undelete::{Kept, list_kept, put_back};
 pub use worker_process::{EMPTY_ROOT, try_sandbox};
 
 use crate::channel::ToListener;

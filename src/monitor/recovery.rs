@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::account;
 use super::helper::{Helper, Opened, task};
+use super::kept::{self, Decision};
 use super::prepared::Prepared;
 use super::random_number;
 use super::redo_records;
@@ -23,11 +24,19 @@ pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) 
         Recovery::Finished => ("it is finished now", true),
         Recovery::Conflict(why) => (why.as_str(), false),
     };
-    let settled = if dropped {
-        redo_records::remove(user).map(|()| None)
-    } else {
-        redo_records::set_aside(user).map(Some)
+    let decision = match recovery {
+        Recovery::NothingBegun => Decision::DidNot,
+        Recovery::WasFinished | Recovery::Finished => Decision::Happened,
+        Recovery::Conflict(_) => Decision::Unknown,
     };
+    // As long as this is not done, the record is needed.
+    let settled = kept::settle(user, decision).and_then(|()| {
+        if dropped {
+            redo_records::remove(user).map(|()| None)
+        } else {
+            redo_records::set_aside(user).map(Some)
+        }
+    });
     match settled {
         Ok(None) => {
             log.log(&Event::UpdateRecovered(mailbox, what));
@@ -39,7 +48,7 @@ pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) 
             format!("{mailbox}: cannot be finished, {why}")
         }
         Err(error) => {
-            let why = format!("{what}; its redo record cannot be removed: {error}");
+            let why = format!("{what}; its redo record stays: {error}");
             log.log(&Event::UpdateNotRecovered(mailbox, &why));
             format!("{mailbox}: {why}")
         }
@@ -85,7 +94,7 @@ pub fn recover_all(config: &Place) -> ExitCode {
     say(&lines, status)
 }
 
-fn recover(user: &str, settings: &Settings, log: &Log) -> Result<String, String> {
+pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<String, String> {
     // A session of this user may be writing this very record.
     let _lock = match SessionLock::acquire(user, log.id, settings.session_wait.0) {
         Ok(Acquired::Lock(lock)) => lock,

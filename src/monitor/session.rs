@@ -57,6 +57,7 @@ pub(super) fn run(
         update_began: None,
         update_failed: false,
         unnamed: Unnamed::default(),
+        doomed_octets: 0,
         status,
         stop: StopSignal::hold(),
         was_stopped: false,
@@ -115,6 +116,8 @@ pub(super) struct Session<'a> {
     pub(super) update_failed: bool,
     /// How many of the removed messages the worker has yet to name for the journal.
     pub(super) unnamed: Unnamed,
+    /// Octets in these.
+    pub(super) doomed_octets: u64,
     /// For `systemctl status`, when the session stays so for a moment.
     pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the

@@ -17,7 +17,7 @@ use crate::channel::{ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
-use crate::worker::{self, Start, Strength};
+use crate::worker::{self, Confinement, Start, Strength};
 
 /// The empty directory that workers live in.
 pub const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
@@ -28,6 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// It usually ends at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where a process locks itself in that reads mail.
+///
+/// # Errors
+///
+/// Says what is missing on this host.
+pub(super) fn confinement(settings: &Settings, prepared: &Prepared) -> Result<Confinement, String> {
+    let (uid, gid) = prepared.worker_ids()?;
+    let root = CString::new(EMPTY_ROOT).map_err(|error| error.to_string())?;
+    Ok(Confinement { parent: getpid(), uid, gid, root, messages: settings.max_messages.0 })
+}
 
 /// A worker that has not been seen ending.
 #[derive(Debug)]
@@ -49,11 +60,11 @@ impl WorkerProcess {
         prepared: &Prepared,
     ) -> Result<Self, String> {
         let failed = |error: io::Error| format!("starting a worker: {error}");
-        let start = instructions(Some(connection), settings, prepared)?;
+        let start = instructions(connection, settings, prepared)?;
         let (ours, theirs) = pair().map_err(failed)?;
         let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
         let pid = fork_without_modules(|| worker::run(&start, socket, theirs)).map_err(failed)?;
-        Ok(Self { pid, uid: start.uid, channel: ours })
+        Ok(Self { pid, uid: start.confinement.uid, channel: ours })
     }
 
     /// A process that a test calls a worker.
@@ -91,24 +102,19 @@ impl WorkerProcess {
 ///
 /// The outer one: there is no such user. The inner one: why it could not be done.
 pub fn try_sandbox() -> Result<io::Result<Strength>, String> {
-    let start = instructions(None, &Settings::default(), &Prepared::default())?;
-    Ok(worker::try_sandbox(&start))
+    let confinement = confinement(&Settings::default(), &Prepared::default())?;
+    Ok(worker::try_sandbox(&confinement))
 }
 
 /// What the worker of `connection` has to know.
 fn instructions(
-    connection: Option<&Connection>,
+    connection: &Connection,
     settings: &Settings,
     prepared: &Prepared,
 ) -> Result<Start, String> {
-    let (uid, gid) = prepared.worker_ids()?;
-    let root = CString::new(EMPTY_ROOT).map_err(|error| error.to_string())?;
-    let client = connection.and_then(Connection::client);
+    let client = connection.client();
     Ok(Start {
-        parent: getpid(),
-        uid,
-        gid,
-        root,
+        confinement: confinement(settings, prepared)?,
         limits: Limits {
             messages: settings.max_messages.0,
             file_size: settings.max_mailbox_size.0,
@@ -118,7 +124,7 @@ fn instructions(
         idle_timeout: settings.idle_timeout.0,
         handshake_timeout: settings.handshake_timeout.0,
         log_expunged: settings.log_expunged,
-        implicit_tls: connection.is_some_and(Connection::wants_tls),
+        implicit_tls: connection.wants_tls(),
         behind_proxy: settings.is_proxy(client),
         takes_plaintext: settings.plaintext_login.allows(client.map(|(address, _)| address)),
     })

@@ -29,16 +29,22 @@ pub struct Span<const LEAST: u64>(pub Duration);
 impl<'de, const LEAST: u64> Deserialize<'de> for Span<LEAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
-        // A year is longer than anything here can sensibly last.
-        match with_unit(&text, &units, 365 * 86_400) {
-            Some(seconds) if seconds >= LEAST => Ok(Self(Duration::from_secs(seconds))),
+        match duration(&text) {
+            Some(span) if span.as_secs() >= LEAST => Ok(Self(span)),
             Some(_) => Err(D::Error::custom(format!("{text:?} is too short, at least {LEAST} s"))),
             None => Err(D::Error::custom(format!(
-                "{text:?} is not a duration such as \"90s\", \"10m\", \"2h\""
+                "{text:?} is not a duration such as \"90s\", \"10m\", \"2h\", \"7d\""
             ))),
         }
     }
+}
+
+/// Reads a duration such as `"90s"`, `"10m"`, `"2h"`, `"7d"`; `None` when it is none, or too long.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    // A year is longer than anything here can sensibly last.
+    with_unit(text, &units, 365 * 86_400).map(Duration::from_secs)
 }
 
 /// A number of octets, as a number or such as `"2G"`, or none at all: `"unlimited"`.

@@ -12,6 +12,7 @@ mod authorization;
 mod client;
 mod deadline;
 mod expunged;
+mod kept;
 mod mailbox;
 mod maildrop;
 mod proxied;
@@ -22,6 +23,8 @@ mod syscalls;
 mod tls;
 mod transaction;
 mod update;
+
+pub use kept::read as read_kept;
 
 use std::ffi::CString;
 use std::io;
@@ -42,14 +45,8 @@ pub const NO_SANDBOX: i32 = 3;
 /// Everything that a worker has to know.
 #[derive(Debug)]
 pub struct Start {
-    /// The monitor, with which the worker dies.
-    pub parent: Pid,
-    /// The system user that it becomes.
-    pub uid: Uid,
-    /// And that user's group.
-    pub gid: Gid,
-    /// The empty directory that it locks itself in.
-    pub root: CString,
+    /// Where it locks itself in.
+    pub confinement: Confinement,
     /// Which mailboxes are served.
     pub limits: Limits,
     /// Failed logins that end the session.
@@ -71,6 +68,21 @@ pub struct Start {
     pub takes_plaintext: bool,
 }
 
+/// As what, and where, a process locks itself in that reads what anybody may have sent.
+#[derive(Debug)]
+pub struct Confinement {
+    /// The process with which it dies.
+    pub parent: Pid,
+    /// The system user that it becomes.
+    pub uid: Uid,
+    /// And that user's group.
+    pub gid: Gid,
+    /// The empty directory that becomes its root.
+    pub root: CString,
+    /// Most messages of a mailbox: they bound its memory.
+    pub messages: u32,
+}
+
 /// Has the cryptographic library open and map whatever it wants, while that is allowed, and makes the
 /// system call filter; what is forked from here has both then.
 pub fn prepare() {
@@ -86,12 +98,12 @@ pub fn prepare() {
 /// # Errors
 ///
 /// Why it could not; `Other` when that killed it.
-pub fn try_sandbox(start: &Start) -> io::Result<Strength> {
+pub fn try_sandbox(confinement: &Confinement) -> io::Result<Strength> {
     /// In an exit status: above the versions of Landlock, in front of the numbers of errors.
     const FAILED: i32 = 100;
     let pid = fork(|| {
         prepare();
-        match sandbox::enter(start) {
+        match sandbox::enter(confinement) {
             Ok(Strength::WithoutLandlock) => 0,
             Ok(Strength::Landlock(version)) => i32::from(version).min(FAILED - 1),
             Err(error) => FAILED + error.raw_os_error().unwrap_or_default(),
@@ -119,7 +131,7 @@ pub fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> i32 {
         return NO_SANDBOX;
     }
     prepare();
-    let Ok(strength) = sandbox::enter(start) else { return NO_SANDBOX };
+    let Ok(strength) = sandbox::enter(&start.confinement) else { return NO_SANDBOX };
     if strength == sandbox::Strength::WithoutLandlock
         && monitor.send(&Request::NoLandlock, None).is_err()
     {

@@ -69,16 +69,19 @@ mod tests {
     use super::*;
     use crate::channel::{ToWorker, Totals, pair};
     use crate::mbox::Limits;
-    use crate::worker::{Start, session};
+    use crate::worker::{Confinement, Start, session};
 
     const HEADER: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 51822 110\r\n";
 
     fn start() -> Start {
         Start {
-            parent: Pid::this(),
-            uid: Uid::current(),
-            gid: Gid::current(),
-            root: c"/".into(),
+            confinement: Confinement {
+                parent: Pid::this(),
+                uid: Uid::current(),
+                gid: Gid::current(),
+                root: c"/".into(),
+                messages: 1,
+            },
             limits: Limits { messages: 1, file_size: None },
             login_attempts: 1,
             idle_timeout: Duration::from_secs(60),

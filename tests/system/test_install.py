@@ -9,7 +9,8 @@ from .case import PASSWORD, HostCase
 from .mail import mbox, messages
 
 SOCKETS = ("popa3d.socket", "popa3ds.socket")
-UNITS = (*SOCKETS, "popa3d@1.service", "popa3ds@1.service", "popa3d.service", "popa3d-recover.service")
+UNITS = (*SOCKETS, "popa3d@1.service", "popa3ds@1.service", "popa3d.service", "popa3d-recover.service",
+         "popa3d-expire.service", "popa3d-expire.timer")
 
 
 class FreshHost(HostCase):

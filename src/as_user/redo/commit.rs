@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::keep::keep;
 use super::plan::Plan;
 use super::record::{Head, MARK};
 use super::rounds::Rounds;
@@ -29,10 +30,15 @@ pub(in crate::as_user) const COSTS: Costs =
 /// name is durable. Everything else stays as it is, in order; what lies before the first range is
 /// not even written again.
 ///
+/// With `kept`, an empty file whose name is durable, what is removed is durable there first, in order
+/// and as it stands in the mailbox. Then the record alone says whether it was removed: crash before
+/// its first entry, and `kept` is to be dropped; after, and it is to be kept.
+///
 /// When it returns `Ok`, the record has done its work and can go.
 pub(in crate::as_user) fn commit(
     mailbox: &impl Storage,
     record: &impl Storage,
+    kept: Option<&impl Storage>,
     doomed: &[Range],
     costs: Costs,
 ) -> Result<(), Error> {
@@ -41,7 +47,9 @@ pub(in crate::as_user) fn commit(
         return Ok(());
     }
     let plan = Plan::new(doomed, size).ok_or(Error::Ranges)?;
-    if plan.last_source() == size && plan.removed() == size - plan.first_place() {
+    if let Some(kept) = kept {
+        keep(mailbox, kept, plan.doomed()).map_err(Error::NotKept)?;
+    } else if plan.last_source() == size && plan.removed() == size - plan.first_place() {
         // Nothing has to move: a file system cuts a file atomically by itself.
         return mailbox
             .truncate(plan.first_place())

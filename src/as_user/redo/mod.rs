@@ -12,9 +12,15 @@
 //!
 //! [`commit`](commit::commit) and [`recover`](recover::recover) share the rounds; both run in an
 //! as-user helper, with the mailbox locked. `simulator` proves them, crash by crash.
+//!
+//! What is removed may have to be kept: then it is durable in a third file before 1., and whether that
+//! file counts is what the record says. [`put_back`](put_back::put_back) is the way back, by a
+//! record of another kind, which [`recover`](recover::recover) knows as well.
 
 mod commit;
+mod keep;
 mod plan;
+mod put_back;
 mod record;
 mod recover;
 mod rounds;
@@ -27,9 +33,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 pub(super) use commit::{COSTS, commit};
+pub(super) use put_back::{MAIL, put_back};
 pub(super) use recover::{Recovered, recover};
 
-use crate::ffi::file::begin_writing;
+use crate::ffi::file::{begin_writing, reserve_behind};
 
 /// Most octets of a record.
 pub(super) const LARGEST_RECORD: u64 = 64 << 20;
@@ -49,7 +56,10 @@ pub(super) trait Storage {
     fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<()>;
     /// Makes room for `size` octets, so that writing them cannot fail for lack of it.
     fn reserve(&self, size: u64) -> io::Result<()>;
-    /// Cuts it to `size`.
+    /// Makes room for `more` octets behind `size`, which it keeps; where the file system cannot do
+    /// that, nothing happens.
+    fn reserve_behind(&self, size: u64, more: u64) -> io::Result<()>;
+    /// Makes it `size` long: cuts it, or adds NULs.
     fn truncate(&self, size: u64) -> io::Result<()>;
     /// Returns when all of this is durable.
     fn sync(&self) -> io::Result<()>;
@@ -99,6 +109,10 @@ impl Storage for File {
         nix::fcntl::posix_fallocate(self, 0, length).map_err(io::Error::from)
     }
 
+    fn reserve_behind(&self, size: u64, more: u64) -> io::Result<()> {
+        reserve_behind(self, size, more)
+    }
+
     fn truncate(&self, size: u64) -> io::Result<()> {
         self.set_len(size)
     }
@@ -115,6 +129,8 @@ pub(super) enum Error {
     Ranges,
     /// It could not begin: no room for the record, say. Nothing was changed.
     Untouched(io::Error),
+    /// What was to be removed could not be kept. Nothing was changed.
+    NotKept(io::Error),
     /// It was decided on and not finished: the record has to be kept, and finishes it later.
     Unfinished(io::Error),
     /// Another program changed the mailbox half-way: the record does not fit it any more.
@@ -126,6 +142,10 @@ impl fmt::Display for Error {
         match self {
             Self::Ranges => f.write_str("the worker named octets that are not in the mailbox"),
             Self::Untouched(error) => write!(f, "{error}; the mailbox is as it was"),
+            Self::NotKept(error) => write!(
+                f,
+                "keeping what is removed (keep-deleted): {error}; the mailbox is as it was"
+            ),
             Self::Unfinished(error) => {
                 write!(f, "{error}; the next login or popa3d --recover finishes it")
             }

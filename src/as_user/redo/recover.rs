@@ -5,12 +5,12 @@ use std::io;
 use super::commit::Costs;
 use super::record::{Entry, Head, Step};
 use super::rounds::{Rounds, mark, next_checksum};
-use super::{Error, Storage};
+use super::{Error, Storage, put_back};
 
 /// Octets that are read at once.
 const READ: usize = 1024 * 1024;
 
-/// What was found, and done.
+/// What was found, and done. Of mail that is put back it says the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::as_user) enum Recovered {
     /// The removal was never decided on: the mailbox is the old one.
@@ -30,7 +30,7 @@ pub(in crate::as_user) fn recover(
     costs: Costs,
 ) -> Result<Recovered, Error> {
     let Some(head) = Head::read(record).map_err(Error::Unfinished)? else {
-        return Ok(Recovered::NothingBegun);
+        return put_back::recover(mailbox, record).map_err(Error::Unfinished);
     };
     let Some((entry, piece)) = head.newest_entry(record).map_err(Error::Unfinished)? else {
         return Ok(Recovered::NothingBegun);
@@ -39,6 +39,8 @@ pub(in crate::as_user) fn recover(
         return Err(Error::Conflict("another file has taken the mailbox's place"));
     }
     if entry.step == Step::Cut && is_cut(mailbox, &head, &entry).map_err(Error::Unfinished)? {
+        // A process that was killed may have cut it and not waited for the disk.
+        mailbox.sync().map_err(Error::Unfinished)?;
         return Ok(Recovered::WasFinished);
     }
     check(mailbox, &head, &entry, &piece).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;

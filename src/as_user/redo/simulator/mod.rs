@@ -8,6 +8,7 @@
 //! POPA3D_SIMULATOR_CASES=10000 cargo test --lib every_crash
 //! ```
 
+mod keeping;
 mod proofs;
 
 use std::cell::RefCell;
@@ -34,6 +35,30 @@ enum Operation {
 enum Which {
     Mailbox,
     Record,
+    Kept,
+}
+
+/// What is on the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Disk {
+    mailbox: Vec<u8>,
+    record: Vec<u8>,
+    /// What a removal keeps.
+    kept: Vec<u8>,
+}
+
+impl Disk {
+    fn of(mailbox: &[u8]) -> Self {
+        Self { mailbox: mailbox.to_vec(), ..Self::default() }
+    }
+
+    fn file(&mut self, which: Which) -> &mut Vec<u8> {
+        match which {
+            Which::Mailbox => &mut self.mailbox,
+            Which::Record => &mut self.record,
+            Which::Kept => &mut self.kept,
+        }
+    }
 }
 
 /// What was done, in order.
@@ -86,6 +111,10 @@ impl Storage for Recorded {
         Ok(())
     }
 
+    fn reserve_behind(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn truncate(&self, size: u64) -> io::Result<()> {
         self.done(Operation::Resize(usize::try_from(size).unwrap()));
         Ok(())
@@ -129,6 +158,8 @@ struct Case {
     old: Vec<u8>,
     doomed: Vec<Range>,
     new: Vec<u8>,
+    /// What is removed.
+    gone: Vec<u8>,
     /// All messages are copies of one.
     is_alike: bool,
 }
@@ -136,7 +167,8 @@ struct Case {
 impl Case {
     fn random(random: &mut Random) -> Self {
         let count = 1 + random.below(9);
-        let (mut old, mut new, mut doomed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut old, mut new, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let mut doomed = Vec::new();
         // Sometimes all alike, so that what moved is hard to tell from what was there.
         let alike = random.below(4) == 0;
         let length = random.below(150);
@@ -151,28 +183,30 @@ impl Case {
             old.extend(&message);
             if random.below(4) < likely {
                 doomed.push(Range { start, end: old.len() as u64 });
+                gone.extend(&message);
             } else {
                 new.extend(&message);
             }
         }
-        Self { old, doomed, new, is_alike: alike }
+        Self { old, doomed, new, gone, is_alike: alike }
     }
 }
 
 /// What a crash leaves on the disk: `log` up to `crash`, with a choice among what was not synced.
-fn survivors(
-    start: (&[u8], &[u8]),
-    log: &[(Which, Operation)],
-    random: &mut Random,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn survivors(start: &Disk, log: &[(Which, Operation)], random: &mut Random) -> Vec<Disk> {
     let synced = |which| {
         let last = log.iter().rposition(|(other, op)| *other == which && *op == Operation::Sync);
         last.map_or(0, |at| at + 1)
     };
-    let (mailbox_synced, record_synced) = (synced(Which::Mailbox), synced(Which::Record));
-    let is_synced = |index: usize, which| match which {
-        Which::Mailbox => index < mailbox_synced,
-        Which::Record => index < record_synced,
+    let all_synced = [Which::Mailbox, Which::Record, Which::Kept].map(synced);
+    let is_synced = |index: usize, which| {
+        let [mailbox, record, kept] = all_synced;
+        index
+            < match which {
+                Which::Mailbox => mailbox,
+                Which::Record => record,
+                Which::Kept => kept,
+            }
     };
     let pending = log
         .iter()
@@ -183,7 +217,7 @@ fn survivors(
     let torn = if pending == 0 { 0 } else { 3 };
     (0..all + torn)
         .map(|choice| {
-            let (mut mailbox, mut record) = (start.0.to_vec(), start.1.to_vec());
+            let mut disk = start.clone();
             let mut bit = 0;
             for (index, (which, operation)) in log.iter().enumerate() {
                 let mut operation = operation.clone();
@@ -203,12 +237,9 @@ fn survivors(
                         operation = tear(operation, random);
                     }
                 }
-                match which {
-                    Which::Mailbox => apply(&mut mailbox, &operation),
-                    Which::Record => apply(&mut record, &operation),
-                }
+                apply(disk.file(*which), &operation);
             }
-            (mailbox, record)
+            disk
         })
         .collect()
 }

@@ -3,20 +3,20 @@
 use std::cell::RefCell;
 use std::io;
 
-use super::{Case, Log, Operation, Random, Recorded, Steps, Which, apply, survivors};
+use super::{Case, Disk, Log, Operation, Random, Recorded, Steps, Which, apply, survivors};
 use crate::as_user::redo::commit::{Costs, commit};
 use crate::as_user::redo::recover::{Recovered, recover};
 use crate::as_user::redo::{Error, Storage};
 
 /// Small mailboxes are to go the ways of large ones.
-const COSTS: Costs = Costs { piece: 160, least_piece: 64, direct: 200, chunks: 16 };
+pub(super) const COSTS: Costs = Costs { piece: 160, least_piece: 64, direct: 200, chunks: 16 };
 
 /// A commit on recorded files: what was done, whether it succeeded.
 fn committed(case: &Case) -> Vec<(Which, Operation)> {
     let log = Log::default();
     let mailbox = Recorded::new(Which::Mailbox, &case.old, &log);
     let record = Recorded::new(Which::Record, &[], &log);
-    commit(&mailbox, &record, &case.doomed, COSTS).unwrap();
+    commit(&mailbox, &record, None::<&Recorded>, &case.doomed, COSTS).unwrap();
     assert_eq!(*mailbox.content.borrow(), case.new);
     log.take()
 }
@@ -39,7 +39,7 @@ fn every_crash_of(
     let decided = first_entry_is_durable(log);
     let mut states = 0;
     for crash in 0..=log.len() {
-        for (mailbox, record) in survivors((&case.old, &[]), &log[..crash], random) {
+        for Disk { mailbox, record, .. } in survivors(&Disk::of(&case.old), &log[..crash], random) {
             let appended: &[u8] = match random.below(3) {
                 0 => b"",
                 1 => b"From new\n\nmail\n\n",
@@ -60,7 +60,8 @@ fn every_crash_of(
             }
             // A second crash, inside recovery, with still more mail behind it.
             let second = random.below(again.len() + 1);
-            for (mailbox, record) in survivors((&found, &record), &again[..second], random) {
+            let start = Disk { mailbox: found, record, kept: Vec::new() };
+            for Disk { mailbox, record, .. } in survivors(&start, &again[..second], random) {
                 states += 1;
                 let (after, _) = recovered(&mailbox, &record)
                     .map_err(|error| format!("crash {crash}, then {second}: {error}"))?;
@@ -113,7 +114,8 @@ fn mail_that_was_delivered_without_a_sync_does_no_harm() {
         let mut log = vec![(Which::Mailbox, Operation::Write(TAIL.to_vec(), durable.len()))];
         log.extend(committed(&case));
         for crash in 0..=log.len() {
-            for (mailbox, record) in survivors((&durable, &[]), &log[..crash], &mut random) {
+            for disk in survivors(&Disk::of(&durable), &log[..crash], &mut random) {
+                let Disk { mailbox, record, .. } = disk;
                 let (after, _) = recovered(&mailbox, &record).unwrap();
                 let is_old = after.starts_with(&durable) && after.len() <= case.old.len();
                 assert!(is_old || after == case.new, "seed {seed}, crash {crash}");
@@ -181,13 +183,11 @@ fn record_of_a_finished_removal_does_nothing_however_the_mailbox_grew() {
     for seed in 0..300 {
         let mut random = Random(seed);
         let case = Case::random(&mut random);
-        let (mut mailbox, mut record) = (case.old.clone(), Vec::new());
+        let mut disk = Disk::of(&case.old);
         for (which, operation) in committed(&case) {
-            match which {
-                Which::Mailbox => apply(&mut mailbox, &operation),
-                Which::Record => apply(&mut record, &operation),
-            }
+            apply(disk.file(which), &operation);
         }
+        let Disk { mut mailbox, record, .. } = disk;
         mailbox.extend(&case.old);
         let (after, _) = recovered(&mailbox, &record).unwrap();
         assert!(after == mailbox, "seed {seed}");
@@ -212,7 +212,8 @@ fn mailbox_that_another_program_edited_half_way_loses_nothing() {
         }
         let log = committed(&case);
         let crash = random.below(log.len() + 1);
-        for (mut mailbox, record) in survivors((&case.old, &[]), &log[..crash], &mut random) {
+        for disk in survivors(&Disk::of(&case.old), &log[..crash], &mut random) {
+            let Disk { mut mailbox, record, .. } = disk;
             // A line put in, as a mail reader does; what is behind it moves.
             let place = random.below(mailbox.len() + 1);
             mailbox.splice(place..place, *b"Status: RO\n");
@@ -272,6 +273,9 @@ fn no_write_that_fails_loses_anything() {
             self.try_it()?;
             self.0.reserve(size)
         }
+        fn reserve_behind(&self, size: u64, more: u64) -> io::Result<()> {
+            self.0.reserve_behind(size, more)
+        }
         fn truncate(&self, size: u64) -> io::Result<()> {
             self.try_it()?;
             self.0.truncate(size)
@@ -290,7 +294,7 @@ fn no_write_that_fails_loses_anything() {
             let record = Recorded::new(Which::Record, &[], &log);
             let left = RefCell::new(failing);
             let files = (Failing(&mailbox, &left), Failing(&record, &left));
-            match commit(&files.0, &files.1, &case.doomed, COSTS) {
+            match commit(&files.0, &files.1, None::<&Recorded>, &case.doomed, COSTS) {
                 Ok(()) => break,
                 Err(Error::Untouched(_)) => assert!(*mailbox.content.borrow() == case.old),
                 Err(Error::Unfinished(_)) => {

@@ -1,0 +1,233 @@
+//! `popa3d --undelete`: what was deleted and is kept, and putting it back.
+//!
+//! Messages are chosen by unique-id, not by their place in the list: what expires, or is deleted while
+//! the admin reads, moves places, and never turns one message into another.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use crate::event::printable;
+use crate::ffi::time::LocalTime;
+use crate::monitor::{self, Kept};
+use crate::settings::{Settings, duration};
+
+/// What is wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Whose messages.
+    pub user: String,
+    /// Those that were removed since then; all without it.
+    pub since: Option<SystemTime>,
+    /// Which of these to put back.
+    pub choice: Choice,
+}
+
+/// Which messages to put back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// None: show what there is.
+    List,
+    /// All.
+    All,
+    /// Those with these unique-ids.
+    Ids(BTreeSet<String>),
+}
+
+impl Request {
+    /// A list of all that is kept for `user`.
+    #[must_use]
+    pub fn new(user: String) -> Self {
+        Self { user, since: None, choice: Choice::List }
+    }
+
+    fn is_about(&self, kept: &Kept) -> bool {
+        self.since.is_none_or(|since| kept.removed >= since)
+    }
+}
+
+impl Choice {
+    /// Chooses all.
+    ///
+    /// # Errors
+    ///
+    /// Some were chosen already.
+    pub fn all(&mut self) -> Result<(), String> {
+        match self {
+            Self::List | Self::All => {
+                *self = Self::All;
+                Ok(())
+            }
+            Self::Ids(_) => Err(EITHER.to_owned()),
+        }
+    }
+
+    /// Chooses one more.
+    ///
+    /// # Errors
+    ///
+    /// All were chosen already.
+    pub fn add(&mut self, id: String) -> Result<(), String> {
+        match self {
+            Self::List => *self = Self::Ids(BTreeSet::from([id])),
+            Self::Ids(ids) => {
+                ids.insert(id);
+            }
+            Self::All => return Err(EITHER.to_owned()),
+        }
+        Ok(())
+    }
+}
+
+const EITHER: &str = "--undelete takes --all or unique-ids, not both";
+
+/// Reads a time as people write it: how long ago (`2h`), a day (`2026-11-24`), or the time of a day
+/// (`2026-11-24 13:00`), in the host's time zone.
+///
+/// # Errors
+///
+/// It is none, or never comes.
+pub fn since(text: &str) -> Result<SystemTime, String> {
+    let since = match duration(text) {
+        Some(ago) => SystemTime::now().checked_sub(ago),
+        None => date(text).and_then(LocalTime::time),
+    };
+    since.ok_or_else(|| {
+        "not a time such as \"2h\", \"3d\", \"2026-11-24\", \"2026-11-24 13:00\"".to_owned()
+    })
+}
+
+fn date(text: &str) -> Option<LocalTime> {
+    let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
+    let [year, month, day] = numbers(date, '-')?.try_into().ok()?;
+    let time = numbers(time, ':')?;
+    let (hour, minute, second) = match time.as_slice() {
+        [hour, minute] => (*hour, *minute, 0),
+        [hour, minute, second] => (*hour, *minute, *second),
+        _ => return None,
+    };
+    let is_time = hour < 24 && minute < 60 && second < 60;
+    is_time.then_some(LocalTime { year, month, day, hour, minute, second })
+}
+
+fn numbers(text: &str, between: char) -> Option<Vec<i32>> {
+    let number = |part: &str| {
+        let is_number = part.bytes().all(|octet| octet.is_ascii_digit());
+        part.parse::<i32>().ok().filter(|_| is_number)
+    };
+    text.split(between).map(number).collect()
+}
+
+/// Does what is wanted; returns what to say.
+///
+/// # Errors
+///
+/// Says what is wrong.
+pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
+    let user = printable(request.user.as_bytes());
+    let failed = |why| format!("{user}: {why}");
+    match &request.choice {
+        Choice::List => list(request, settings).map_err(failed),
+        Choice::All => {
+            let back = monitor::put_back(&request.user, settings, |kept| request.is_about(kept));
+            back.map(said).map_err(failed)
+        }
+        Choice::Ids(ids) => {
+            let mut missing = ids.clone();
+            let mut find = |kept: &Kept| {
+                if request.is_about(kept) {
+                    missing.remove(&kept.message.unique_id);
+                }
+            };
+            monitor::list_kept(&request.user, settings, &mut find).map_err(failed)?;
+            if let Some(id) = missing.first() {
+                let id = printable(id.as_bytes());
+                return Err(failed(format!("{id} is not kept; nothing was put back")));
+            }
+            let is_chosen =
+                |kept: &Kept| request.is_about(kept) && ids.contains(&kept.message.unique_id);
+            monitor::put_back(&request.user, settings, is_chosen).map(said).map_err(failed)
+        }
+    }
+}
+
+fn said((count, mailbox): (u64, String)) -> String {
+    format!("{count} messages put back into {mailbox}\n")
+}
+
+/// A line for each message; columns are aligned as long as they are of the usual width.
+fn list(request: &Request, settings: &Settings) -> Result<String, String> {
+    let mut text = String::new();
+    let mut count = 0_u64;
+    monitor::list_kept(&request.user, settings, &mut |kept| {
+        if request.is_about(kept) {
+            count += 1;
+            text.push_str(&line(kept));
+        }
+    })?;
+    if count == 0 {
+        return Ok("nothing is kept\n".to_owned());
+    }
+    text.insert_str(0, "DELETED              UNIQUE-ID            OCTETS  MESSAGE\n");
+    Ok(text)
+}
+
+fn line(kept: &Kept) -> String {
+    let message = &kept.message;
+    let id = printable(message.unique_id.as_bytes());
+    let texts = [&message.message_id, &message.from, &message.subject].map(|text| printable(text));
+    let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+    format!("{}  {id:<16}  {:>9}  {}\n", clock(kept.removed), message.octets, texts.join("  "))
+}
+
+fn clock(time: SystemTime) -> String {
+    let Some(LocalTime { year, month, day, hour, minute, second }) = LocalTime::of(time) else {
+        return "?".to_owned();
+    };
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_taken_as_people_write_them() {
+        let day = since("2026-11-24").unwrap();
+        assert_eq!(since("2026-11-24 13:05").unwrap(), day + Duration::from_secs(47_100));
+        assert_eq!(since("2026-11-24T13:05:01").unwrap(), day + Duration::from_secs(47_101));
+        assert_eq!(clock(day), "2026-11-24 00:00:00");
+        let two_hours_ago = since("2h").unwrap();
+        let ago = SystemTime::now().duration_since(two_hours_ago).unwrap();
+        assert!((7_200..7_260).contains(&ago.as_secs()));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "yesterday",
+            "2026-11",
+            "2026-02-30",
+            "2026-11-24 25:00",
+            "+2026-11-24",
+            "2026-11-24 13",
+            "2 h",
+            "99999999999-1-1",
+            "-1-1-1",
+        ] {
+            assert!(since(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn all_and_unique_ids_exclude_each_other() {
+        let mut choice = Choice::List;
+        choice.add("a".to_owned()).unwrap();
+        assert!(choice.all().is_err());
+        let mut choice = Choice::List;
+        choice.all().unwrap();
+        assert!(choice.add("a".to_owned()).is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! Dropping what was kept long enough: for one user after an UPDATE, or for all (`popa3d --expire`).
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use super::kept::{self, Dropped};
+use super::random_number;
+use crate::event::{Event, Session as Log};
+use crate::settings::{Place, Settings};
+
+/// Drops what of `user` has expired or is too much; tells the journal.
+pub(super) fn prune(user: &str, settings: &Settings, log: &Log) {
+    match kept::prune(user, settings, SystemTime::now()) {
+        Ok(pruned) => {
+            let Dropped { removals, octets } = pruned.expired;
+            if removals > 0 {
+                log.log(&Event::KeptExpired(removals, octets));
+            }
+            let Dropped { removals, octets } = pruned.crowded_out;
+            if removals > 0 {
+                log.log(&Event::KeptDropped(removals, octets));
+            }
+        }
+        Err(error) => {
+            let why = format!("dropping what was kept of {user}: {error}");
+            log.log(&Event::ServerFailure(&why));
+        }
+    }
+}
+
+/// Drops what of any user has expired or is too much, those included that do not exist any more.
+#[must_use]
+pub fn expire_all(config: &Place) -> ExitCode {
+    let mut log = Log { id: random_number(), ..Log::default() };
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            // What is to be kept is not known.
+            log.log(&Event::SettingsRefused(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let users = match kept::users() {
+        Ok(users) => users,
+        Err(error) => {
+            log.log(&Event::ServerFailure(&format!("looking for what is kept: {error}")));
+            return ExitCode::FAILURE;
+        }
+    };
+    for user in users {
+        log.user = Some(user.clone());
+        prune(&user, &settings, &log);
+        kept::tidy(&user);
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,86 @@
+//! The side of root of the process that looks into kept mail (`worker::read_kept`).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use super::prepared::Prepared;
+use super::worker_process::confinement;
+use crate::channel::{KeptMessage, Look, Seen, ToReader, pair};
+use crate::event::printable;
+use crate::ffi::process::fork_without_modules;
+use crate::settings::Settings;
+use crate::worker;
+
+/// A message takes more octets than this.
+const SMALLEST_MESSAGE: u64 = 5;
+
+/// That process.
+#[derive(Debug)]
+pub(super) struct KeptReader {
+    pid: Pid,
+    /// `None` while being dropped: the process ends when its channel does.
+    channel: Option<ToReader>,
+}
+
+impl KeptReader {
+    /// Forks it.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing on this host.
+    pub(super) fn start(settings: &Settings) -> Result<Self, String> {
+        let confinement = confinement(settings, &Prepared::default())?;
+        let failed = |error: io::Error| format!("starting a process that reads: {error}");
+        let (ours, theirs) = pair().map_err(failed)?;
+        let child = || worker::read_kept(&confinement, theirs);
+        let pid = fork_without_modules(child).map_err(failed)?;
+        Ok(Self { pid, channel: Some(ours) })
+    }
+
+    /// Gives each message in `file` to `each`.
+    ///
+    /// # Errors
+    ///
+    /// Says why the file cannot be read, or what the process did that it may not do.
+    pub(super) fn look_into(
+        &mut self,
+        file: &File,
+        each: &mut impl FnMut(KeptMessage),
+    ) -> Result<(), String> {
+        let failed = |error: io::Error| format!("the process that reads it: {error}");
+        let channel = self.channel.as_ref().ok_or("there is no process to read it")?;
+        channel.send(&Look::Inside, Some(file.as_fd())).map_err(failed)?;
+        let size = file.metadata().map_err(|error| error.to_string())?.len();
+        let mut end = 0;
+        loop {
+            match channel.receive().map_err(failed)? {
+                (Seen::Message(message), None) => {
+                    let range = message.range;
+                    let is_next = range.start >= end
+                        && range.end > range.start + SMALLEST_MESSAGE
+                        && range.end <= size
+                        && message.line_feeds <= 2;
+                    if !is_next {
+                        return Err("the process that reads it names impossible places".to_owned());
+                    }
+                    end = range.end;
+                    each(message);
+                }
+                (Seen::All, None) => return Ok(()),
+                (Seen::Nothing(why), None) => return Err(printable(why.as_bytes())),
+                (_, Some(_)) => return Err("the process that reads it sends files".to_owned()),
+            }
+        }
+    }
+}
+
+impl Drop for KeptReader {
+    fn drop(&mut self) {
+        self.channel = None;
+        let _ = waitpid(self.pid, None);
+    }
+}
