@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::listener::{Failure, Ground};
 use crate::settings::{Place, Settings};
-use crate::{journal, listener, monitor};
+use crate::{admin, journal, listener, monitor};
 
 const VERSION: &str = concat!("popa3d ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -15,6 +15,7 @@ Usage: popa3d [--config FILE]
        popa3d -D [-F] [--config FILE]
        popa3d [-D] --check-config [--config FILE]
        popa3d --recover [--config FILE]
+       popa3d --sessions
        popa3d -V | -h
 
 Serves POP3 to the client whose connection is passed by systemd
@@ -29,6 +30,7 @@ accepts connections on its own (systemctl enable --now popa3d.service).
   -F, --foreground with -D: do not go to the background
   -h, --help       print this and exit
   --recover        finish updates of mailboxes that a crash interrupted
+  --sessions       show who is there, a line for each session
   -V, --version    print the version and exit
 ";
 
@@ -43,6 +45,7 @@ enum Action {
     CheckConfig(Place),
     CheckSettings(Place),
     Recover(Place),
+    Sessions,
     Print(&'static str),
 }
 
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
             journal::start();
             monitor::recover_all(&config)
         }
+        Ok(Action::Sessions) => show(admin::sessions::table()),
         Ok(Action::Print(text)) => print(text),
         Err(error) => complain(&format!("{error}; popa3d --help tells more")),
     }
@@ -92,6 +96,8 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             Long("config") => config = Place::File(parser.value()?.into()),
             Long("check-config") => action = Action::CheckConfig,
             Long("recover") => action = Action::Recover,
+            // None of the settings matters to it.
+            Long("sessions") => action = |_| Action::Sessions,
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
         }
     }
@@ -146,6 +152,17 @@ fn check_config(place: &Place) -> ExitCode {
             if certificates.mistakes.is_empty() { printed } else { ExitCode::from(MISTAKE) }
         }
         Err(error) => complain(&error.to_string()),
+    }
+}
+
+/// Prints what an admin asked for, or why it cannot be had.
+fn show(asked_for: Result<String, String>) -> ExitCode {
+    match asked_for {
+        Ok(text) => print(&text),
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -210,6 +210,7 @@ impl Session<'_> {
     /// UPDATE begins.
     pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
         let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
+        self.progress.begin_update(self.log);
         let opened = self.open_mailbox(&user);
         self.user = Some(user);
         let (answer, mailbox) = match opened {

@@ -10,6 +10,7 @@ mod connection;
 mod force;
 mod handshake;
 mod helper;
+pub mod listing;
 mod login;
 mod login_delay;
 mod maildrop;
@@ -17,6 +18,7 @@ mod pam_stack;
 mod permission;
 mod prepared;
 mod privileges;
+mod progress;
 mod proxied;
 mod recovery;
 mod redo_records;
@@ -41,6 +43,7 @@ use crate::channel::ToListener;
 use crate::event::{Event, Session as LogSession};
 use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
+use progress::Progress;
 use starter::Starter;
 use worker_process::WorkerProcess;
 
@@ -107,9 +110,10 @@ fn serve_with(
             return false;
         }
     };
+    let progress = Progress::new(starter, connection.inode());
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
-    match session::run(worker, settings, starter, prepared, log) {
+    match session::run(worker, settings, progress, prepared, log) {
         Ok(()) => true,
         Err(reason) => {
             log.log(&Event::WorkerFailed(&reason));

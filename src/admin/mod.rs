@@ -1,0 +1,3 @@
+//! Commands for who looks after the server, one folder or file each. Nobody is served by them.
+
+pub mod sessions;
