@@ -1,9 +1,10 @@
 //! Options, and what `popa3d` does with them.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
+use crate::admin::mailbox::{Form, NotShown};
 use crate::listener::{Failure, Ground};
 use crate::settings::{Place, Settings};
 use crate::{admin, journal, listener, monitor};
@@ -14,6 +15,7 @@ const USAGE: &str = "\
 Usage: popa3d [--config FILE]
        popa3d -D [-F] [--config FILE]
        popa3d [-D] --check-config [--config FILE]
+       popa3d --mailbox USER [--json] [--config FILE]
        popa3d --recover [--config FILE]
        popa3d --sessions
        popa3d -V | -h
@@ -29,6 +31,9 @@ accepts connections on its own (systemctl enable --now popa3d.service).
   -D, --daemon     listen, and start a session for each connection
   -F, --foreground with -D: do not go to the background
   -h, --help       print this and exit
+  --json           with --mailbox: for programs
+  --mailbox USER   show what there is in the mailbox of USER, and what is odd
+                   about it, without changing it
   --recover        finish updates of mailboxes that a crash interrupted
   --sessions       show who is there, a line for each session
   -V, --version    print the version and exit
@@ -44,6 +49,7 @@ enum Action {
     Listen(Place, Ground),
     CheckConfig(Place),
     CheckSettings(Place),
+    Mailbox(Place, String, Form),
     Recover(Place),
     Sessions,
     Print(&'static str),
@@ -70,6 +76,7 @@ pub fn main() -> ExitCode {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string()),
         },
+        Ok(Action::Mailbox(config, user, form)) => show_mailbox(&config, &user, form),
         Ok(Action::Recover(config)) => {
             journal::start();
             monitor::recover_all(&config)
@@ -81,9 +88,11 @@ pub fn main() -> ExitCode {
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Error> {
-    use lexopt::prelude::{Long, Short};
+    use lexopt::prelude::{Long, Short, ValueExt};
     let mut config = Place::Usual;
     let mut action: fn(Place) -> Action = Action::Serve;
+    let mut mailbox = None;
+    let mut form = Form::Text;
     let mut listens = false;
     let mut ground = Ground::Back;
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -95,13 +104,23 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
             Long("config") => config = Place::File(parser.value()?.into()),
             Long("check-config") => action = Action::CheckConfig,
+            Long("json") => form = Form::Json,
+            Long("mailbox") => mailbox = Some(parser.value()?.string()?),
             Long("recover") => action = Action::Recover,
             // None of the settings matters to it.
             Long("sessions") => action = |_| Action::Sessions,
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(argument.unexpected()),
         }
     }
-    match (action(config), listens, ground) {
+    let action = match (mailbox, form) {
+        (None, Form::Text) => action(config),
+        (Some(user), form) if action(Place::Usual) == Action::Serve(Place::Usual) => {
+            Action::Mailbox(config, user, form)
+        }
+        (Some(_), _) => return Err("--mailbox goes with --json and --config at most".into()),
+        (None, Form::Json) => return Err("--json is for --mailbox only".into()),
+    };
+    match (action, listens, ground) {
         (Action::Serve(config), true, ground) => Ok(Action::Listen(config, ground)),
         (Action::CheckConfig(config), true, Ground::Back) => Ok(Action::CheckSettings(config)),
         (action, false, Ground::Back) => Ok(action),
@@ -152,6 +171,25 @@ fn check_config(place: &Place) -> ExitCode {
             if certificates.mistakes.is_empty() { printed } else { ExitCode::from(MISTAKE) }
         }
         Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn show_mailbox(config: &Place, user: &str, form: Form) -> ExitCode {
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => return complain(&error.to_string()),
+    };
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    let shown = admin::mailbox::show(user, form, &settings, &mut output);
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(NotShown::Mailbox(why)) => {
+            // What is there belongs before the reason why there is no more.
+            let _ = output.flush();
+            complain(&why);
+            ExitCode::FAILURE
+        }
+        Err(NotShown::Output(_)) => ExitCode::FAILURE,
     }
 }
 
@@ -208,6 +246,24 @@ mod tests {
     fn foreground_is_for_the_listener() {
         assert_eq!(parsed(&["-FD"]).unwrap(), Action::Listen(Place::Usual, Ground::Front));
         for arguments in [&["-F"][..], &["-F", "--check-config"], &["-D", "--recover"]] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn mailbox_needs_a_user_and_goes_alone() {
+        let action = parsed(&["--json", "--mailbox", "alice", "--config", "x"]).unwrap();
+        assert_eq!(action, Action::Mailbox(Place::File("x".into()), "alice".into(), Form::Json));
+        let action = parsed(&["--mailbox=alice"]).unwrap();
+        assert_eq!(action, Action::Mailbox(Place::Usual, "alice".into(), Form::Text));
+        for arguments in [
+            &["--mailbox"][..],
+            &["--json"],
+            &["--json", "--sessions"],
+            &["--mailbox", "alice", "--sessions"],
+            &["-D", "--mailbox", "alice"],
+            &["-D", "--sessions"],
+        ] {
             assert!(parsed(arguments).is_err(), "{arguments:?}");
         }
     }

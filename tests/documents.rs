@@ -192,6 +192,20 @@ fn manual_page_lists_every_event_with_its_priority() {
 }
 
 #[test]
+fn manual_page_lists_every_kind_of_oddity() {
+    let source = read("src/admin/mailbox/oddity.rs");
+    let kinds: BTreeSet<&str> = between(&source, "described(", ",")
+        .filter_map(|kind| kind.trim().strip_prefix('"')?.strip_suffix('"'))
+        .collect();
+    let page = read("man/popa3d.8");
+    let (_, list) = page.split_once("The kinds of oddities are").unwrap();
+    let (list, _) = list.split_once("\n.Ss ").unwrap();
+    let documented: BTreeSet<&str> = between(list, "\n.It Cm ", "\n").collect();
+    assert!(kinds.len() > 10, "{kinds:?}: is the search broken?");
+    assert_eq!(documented, kinds);
+}
+
+#[test]
 fn manual_page_lists_every_journal_field() {
     assert_eq!(fields(&read("man/popa3d.8")), fields(&read("src/event/session.rs")));
 }

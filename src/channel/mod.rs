@@ -6,6 +6,7 @@
 //! octets, with nothing left over.
 
 mod certificates;
+mod inspection;
 mod message;
 mod secret;
 
@@ -21,6 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
+pub use inspection::{Oddity, Seen, SeenMessage};
 pub use message::{
     Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order,
     Outcome, ProxyTls, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
@@ -49,6 +51,10 @@ pub type ToMonitor = Channel<Request, Answer>;
 pub type ToHelper = Channel<Order, Report>;
 /// The helper's end.
 pub type FromHelper = Channel<Report, Order>;
+/// The end of whoever shows a mailbox towards the process that reads it, which is told nothing.
+pub type ToInspector = Channel<(), Seen>;
+/// The end of the process that reads it.
+pub type FromInspector = Channel<Seen, ()>;
 /// The listener's end towards a session.
 pub type ToSession = Channel<Verdict, News>;
 /// The session's end, which its monitor has.

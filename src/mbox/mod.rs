@@ -20,6 +20,7 @@
 //! | `window` | the buffer of that pass |
 //! | `header` | what a header line means to the pass |
 //! | `line_ends` | counting at memory speed |
+//! | [`mod@inspect`] | a closer look at a message, for people |
 //! | `content` | what identifies a message whatever other programs note in it |
 //! | [`mod@transmit`] | a message as POP3 sends it |
 //! | [`unique_id`] | 1.0.3's ids, made unique |
@@ -29,6 +30,7 @@
 mod content;
 mod error;
 mod header;
+pub mod inspect;
 mod line_ends;
 pub mod relocate;
 pub mod remembered;
@@ -42,6 +44,7 @@ mod window;
 use std::fmt;
 
 pub use error::ScanError;
+pub use inspect::{Front, Inspected, front, inspect};
 pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;
 pub use scan::scan;

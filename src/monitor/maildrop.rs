@@ -320,7 +320,8 @@ fn helper_died(error: io::Error) -> Broken {
     Broken::Worker(format!("as-user helper: {error}"))
 }
 
-fn describe(trouble: Trouble) -> String {
+/// What is wrong with a mailbox, in words.
+pub(super) fn describe(trouble: Trouble) -> String {
     match trouble {
         Trouble::NotMbox => "it is not in mbox format: no From_ line at its beginning".to_owned(),
         Trouble::TooManyMessages => "it has more messages than max-messages allows".to_owned(),

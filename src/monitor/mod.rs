@@ -10,6 +10,7 @@ mod connection;
 mod force;
 mod handshake;
 mod helper;
+mod inspection;
 pub mod listing;
 mod login;
 mod login_delay;
@@ -34,6 +35,7 @@ mod worker_process;
 use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
+pub use inspection::{Facts, Inspection, Overview, Remark};
 pub use pam_stack::PAM_DIRECTORIES;
 pub use prepared::Prepared;
 pub use recovery::recover_all;

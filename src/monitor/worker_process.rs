@@ -1,6 +1,6 @@
 //! The monitor's side of the worker.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use crate::channel::{ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
-use crate::worker::{self, Start};
+use crate::worker::{self, Confinement, Jail, Start};
 
 /// The empty directory that workers live in.
-const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
+const EMPTY_ROOT: &CStr = c"/usr/lib/popa3d/empty";
 
 /// How long an ending worker may take to send its last replies and to see its client go: a little
 /// longer than it takes at most (`worker::client`).
@@ -48,20 +48,13 @@ impl WorkerProcess {
         settings: &Settings,
         prepared: &Prepared,
     ) -> Result<Self, String> {
-        let (uid, gid) = prepared.worker_ids()?;
+        let confinement = confinement(settings, prepared)?;
+        let uid = confinement.jail.as_ref().map_or_else(Uid::current, |jail| jail.uid);
         let failed = |error: io::Error| format!("starting a worker: {error}");
         let (ours, theirs) = pair().map_err(failed)?;
         let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
-        let root = CString::new(EMPTY_ROOT).map_err(|error| failed(error.into()))?;
         let start = Start {
-            parent: getpid(),
-            uid,
-            gid,
-            root,
-            limits: Limits {
-                messages: settings.max_messages.0,
-                file_size: settings.max_mailbox_size.0,
-            },
+            confinement,
             login_attempts: settings.login_attempts.0,
             login_timeout: settings.login_timeout.0,
             idle_timeout: settings.idle_timeout.0,
@@ -105,7 +98,28 @@ impl WorkerProcess {
     }
 }
 
-fn judge(status: WaitStatus) -> Result<(), String> {
+/// How root locks in those who read mail.
+///
+/// # Errors
+///
+/// Says what is missing on this host.
+pub(super) fn confinement(settings: &Settings, prepared: &Prepared) -> Result<Confinement, String> {
+    let (uid, gid) = prepared.worker_ids()?;
+    let jail = Some(Jail { uid, gid, root: EMPTY_ROOT.to_owned() });
+    Ok(Confinement { parent: getpid(), jail, limits: limits(settings) })
+}
+
+/// Which mailboxes are served.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    Limits { messages: settings.max_messages.0, file_size: settings.max_mailbox_size.0 }
+}
+
+/// What was wrong with a worker that ended so.
+///
+/// # Errors
+///
+/// In words.
+pub(super) fn judge(status: WaitStatus) -> Result<(), String> {
     match status {
         WaitStatus::Exited(_, 0) => Ok(()),
         WaitStatus::Exited(_, worker::NO_SANDBOX) => {

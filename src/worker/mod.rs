@@ -11,6 +11,7 @@
 mod authorization;
 mod client;
 mod deadline;
+mod inspector;
 mod mailbox;
 mod maildrop;
 mod proxied;
@@ -32,22 +33,38 @@ use crate::channel::{Request, ToMonitor};
 use crate::ffi::process::close_all_except;
 use crate::mbox::Limits;
 
+pub use inspector::inspect;
+
 /// Exit status of a worker that could not lock itself in and did nothing else.
 pub const NO_SANDBOX: i32 = 3;
 
-/// Everything that a worker has to know.
+/// How a process is locked in that reads mail.
 #[derive(Debug)]
-pub struct Start {
-    /// The monitor, with which the worker dies.
+pub struct Confinement {
+    /// The monitor, with which it dies.
     pub parent: Pid,
+    /// What only root can do; without it the process is the user's whose mail it reads.
+    pub jail: Option<Jail>,
+    /// Which mailboxes are served: they take memory.
+    pub limits: Limits,
+}
+
+/// Where a process of root goes.
+#[derive(Debug)]
+pub struct Jail {
     /// The system user that it becomes.
     pub uid: Uid,
     /// And that user's group.
     pub gid: Gid,
     /// The empty directory that it locks itself in.
     pub root: CString,
-    /// Which mailboxes are served.
-    pub limits: Limits,
+}
+
+/// Everything that a worker has to know.
+#[derive(Debug)]
+pub struct Start {
+    /// How it is locked in.
+    pub confinement: Confinement,
     /// Failed logins that end the session.
     pub login_attempts: u32,
     /// How long a client may take to log in, from the beginning of the connection.
@@ -82,7 +99,7 @@ pub fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> i32 {
         return NO_SANDBOX;
     }
     prepare();
-    let Ok(strength) = sandbox::enter(start) else { return NO_SANDBOX };
+    let Ok(strength) = sandbox::enter(&start.confinement) else { return NO_SANDBOX };
     if strength == sandbox::Strength::WithoutLandlock
         && monitor.send(&Request::NoLandlock, None).is_err()
     {

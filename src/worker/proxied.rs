@@ -63,22 +63,22 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use nix::unistd::{Gid, Pid, Uid};
+    use nix::unistd::Pid;
 
     use super::*;
     use crate::channel::{ToWorker, Totals, pair};
     use crate::mbox::Limits;
-    use crate::worker::{Start, session};
+    use crate::worker::{Confinement, Start, session};
 
     const HEADER: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 51822 110\r\n";
 
     fn start() -> Start {
         Start {
-            parent: Pid::this(),
-            uid: Uid::current(),
-            gid: Gid::current(),
-            root: c"/".into(),
-            limits: Limits { messages: 1, file_size: None },
+            confinement: Confinement {
+                parent: Pid::this(),
+                jail: None,
+                limits: Limits { messages: 1, file_size: None },
+            },
             login_attempts: 1,
             idle_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(60),

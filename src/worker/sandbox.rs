@@ -10,9 +10,9 @@ use landlock::{
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::{chdir, chroot, getppid, setgroups, setresgid, setresuid};
+use nix::unistd::{chdir, chroot, geteuid, getppid, setgroups, setresgid, setresuid};
 
-use super::{Start, syscalls};
+use super::{Confinement, Jail, syscalls};
 
 /// Descriptors below this number may still be opened: the mailbox, while the one before it is
 /// still there, and a file of unique-ids.
@@ -36,7 +36,28 @@ pub(super) enum Strength {
 /// # Errors
 ///
 /// The process must end: it is not locked in.
-pub(super) fn enter(start: &Start) -> io::Result<Strength> {
+pub(super) fn enter(confinement: &Confinement) -> io::Result<Strength> {
+    match &confinement.jail {
+        Some(jail) => go_to_jail(jail)?,
+        // What is left out is for users, who never had it.
+        None if geteuid().is_root() => return Err(io::ErrorKind::PermissionDenied.into()),
+        None => {}
+    }
+    prctl::set_no_new_privs()?;
+    prctl::set_dumpable(false)?;
+    // Behind the change of ids, which forgets it.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() != confinement.parent {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    let strength = forbid_files()?;
+    limit_resources(confinement)?;
+    syscalls::filter()?;
+    Ok(strength)
+}
+
+/// Gives up what root is.
+fn go_to_jail(jail: &Jail) -> io::Result<()> {
     let no_cap = |error: capctl::Error| io::Error::from_raw_os_error(error.code());
     // Each drop costs the kernel a set of credentials, so only what is there.
     for cap in bounding::probe().iter() {
@@ -44,24 +65,13 @@ pub(super) fn enter(start: &Start) -> io::Result<Strength> {
     }
     bounding::clear_unknown().map_err(no_cap)?;
     ambient::clear().map_err(no_cap)?;
-    chdir(start.root.as_c_str())?;
+    chdir(jail.root.as_c_str())?;
     chroot(c".")?;
     chdir(c"/")?;
     setgroups(&[])?;
-    setresgid(start.gid, start.gid, start.gid)?;
-    setresuid(start.uid, start.uid, start.uid)?;
-    CapState::empty().set_current().map_err(no_cap)?;
-    prctl::set_no_new_privs()?;
-    prctl::set_dumpable(false)?;
-    // Behind the change of ids, which forgets it.
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() != start.parent {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    }
-    let strength = forbid_files()?;
-    limit_resources(start)?;
-    syscalls::filter()?;
-    Ok(strength)
+    setresgid(jail.gid, jail.gid, jail.gid)?;
+    setresuid(jail.uid, jail.uid, jail.uid)?;
+    CapState::empty().set_current().map_err(no_cap)
 }
 
 /// Landlock: no file, no port, no signal and no abstract socket outside, where the kernel can.
@@ -82,8 +92,8 @@ fn forbid_files() -> io::Result<Strength> {
     })
 }
 
-fn limit_resources(start: &Start) -> io::Result<()> {
-    let memory = MEMORY_BASE + u64::from(start.limits.messages) * MEMORY_PER_MESSAGE;
+fn limit_resources(confinement: &Confinement) -> io::Result<()> {
+    let memory = MEMORY_BASE + u64::from(confinement.limits.messages) * MEMORY_PER_MESSAGE;
     for (resource, most) in [
         (Resource::RLIMIT_NPROC, 0),
         (Resource::RLIMIT_FSIZE, 0),
