@@ -1,9 +1,10 @@
 //! Options, and what `popa3d` does with them.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
+use crate::admin::mailbox::{Form, NotShown};
 use crate::admin::undelete::since;
 use crate::listener::{Failure, Ground};
 use crate::settings::{Place, Settings};
@@ -15,7 +16,9 @@ const USAGE: &str = "\
 Usage: popa3d [--config FILE]
        popa3d -D [-F] [--config FILE]
        popa3d [-D] --check-config [--config FILE]
+       popa3d --mailbox USER [--json] [--config FILE]
        popa3d --recover [--config FILE]
+       popa3d --sessions
        popa3d --undelete USER [--since WHEN] [--all | UNIQUE-ID...] [--config FILE]
        popa3d --expire [--config FILE]
        popa3d -V | -h
@@ -33,7 +36,11 @@ accepts connections on its own (systemctl enable --now popa3d.service).
   -F, --foreground with -D: do not go to the background
   --expire         drop deleted messages that were kept long enough
   -h, --help       print this and exit
+  --json           with --mailbox: for programs
+  --mailbox USER   show what there is in the mailbox of USER, and what is odd
+                   about it, without changing it
   --recover        finish updates of mailboxes that a crash interrupted
+  --sessions       show who is there, a line for each session
   --since WHEN     with --undelete: what was deleted since then: 2h (ago), 3d, 2026-11-24,
                    or '2026-11-24 13:00'
   --undelete USER  list or put back deleted messages that are kept
@@ -50,7 +57,9 @@ enum Action {
     Listen(Place, Ground),
     CheckConfig(Place),
     CheckSettings(Place),
+    Mailbox(Place, String, Form),
     Recover(Place),
+    Sessions,
     Undelete(admin::undelete::Request, Place),
     Expire(Place),
     Print(&'static str),
@@ -77,10 +86,12 @@ pub fn main() -> ExitCode {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string()),
         },
+        Ok(Action::Mailbox(config, user, form)) => show_mailbox(&config, &user, form),
         Ok(Action::Recover(config)) => {
             journal::start();
             monitor::recover_all(&config)
         }
+        Ok(Action::Sessions) => show(admin::sessions::table()),
         Ok(Action::Undelete(request, config)) => undelete(&request, &config),
         Ok(Action::Expire(config)) => {
             journal::start();
@@ -95,6 +106,8 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
     use lexopt::prelude::{Long, Short, ValueExt};
     let mut config = Place::Usual;
     let mut action: fn(Place) -> Action = Action::Serve;
+    let mut mailbox = None;
+    let mut form = Form::Text;
     let mut listens = false;
     let mut ground = Ground::Back;
     let mut undelete: Option<admin::undelete::Request> = None;
@@ -107,7 +120,11 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
             Long("config") => config = Place::File(parser.value()?.into()),
             Long("check-config") => action = Action::CheckConfig,
+            Long("json") => form = Form::Json,
+            Long("mailbox") => mailbox = Some(parser.value()?.string()?),
             Long("recover") => action = Action::Recover,
+            // None of the settings matters to it.
+            Long("sessions") => action = |_| Action::Sessions,
             Long("expire") => action = Action::Expire,
             Long("undelete") => {
                 let user = parser.value()?.string()?;
@@ -130,7 +147,15 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Er
             _ => Err("--undelete goes with --since, --all and --config alone".into()),
         };
     }
-    match (action(config), listens, ground) {
+    let action = match (mailbox, form) {
+        (None, Form::Text) => action(config),
+        (Some(user), form) if action(Place::Usual) == Action::Serve(Place::Usual) => {
+            Action::Mailbox(config, user, form)
+        }
+        (Some(_), _) => return Err("--mailbox goes with --json and --config at most".into()),
+        (None, Form::Json) => return Err("--json is for --mailbox only".into()),
+    };
+    match (action, listens, ground) {
         (Action::Serve(config), true, ground) => Ok(Action::Listen(config, ground)),
         (Action::CheckConfig(config), true, Ground::Back) => Ok(Action::CheckSettings(config)),
         (action, false, Ground::Back) => Ok(action),
@@ -160,6 +185,36 @@ fn undelete(request: &admin::undelete::Request, place: &Place) -> ExitCode {
     };
     journal::start();
     match admin::undelete::run(request, &settings) {
+        Ok(text) => print(&text),
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show_mailbox(config: &Place, user: &str, form: Form) -> ExitCode {
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => return complain(&error.to_string()),
+    };
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    let shown = admin::mailbox::show(user, form, &settings, &mut output);
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(NotShown::Mailbox(why)) => {
+            // What is there belongs before the reason why there is no more.
+            let _ = output.flush();
+            complain(&why);
+            ExitCode::FAILURE
+        }
+        Err(NotShown::Output(_)) => ExitCode::FAILURE,
+    }
+}
+
+/// Prints what an admin asked for, or why it cannot be had.
+fn show(asked_for: Result<String, String>) -> ExitCode {
+    match asked_for {
         Ok(text) => print(&text),
         Err(why) => {
             complain(&why);
@@ -233,6 +288,24 @@ mod tests {
             &["--undelete", "alice", "--all", "a"],
             &["--undelete", "alice", "-D"],
             &["--undelete", "alice", "--recover"],
+        ] {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn mailbox_needs_a_user_and_goes_alone() {
+        let action = parsed(&["--json", "--mailbox", "alice", "--config", "x"]).unwrap();
+        assert_eq!(action, Action::Mailbox(Place::File("x".into()), "alice".into(), Form::Json));
+        let action = parsed(&["--mailbox=alice"]).unwrap();
+        assert_eq!(action, Action::Mailbox(Place::Usual, "alice".into(), Form::Text));
+        for arguments in [
+            &["--mailbox"][..],
+            &["--json"],
+            &["--json", "--sessions"],
+            &["--mailbox", "alice", "--sessions"],
+            &["-D", "--mailbox", "alice"],
+            &["-D", "--sessions"],
         ] {
             assert!(parsed(arguments).is_err(), "{arguments:?}");
         }

@@ -5,7 +5,7 @@
 //!
 //! | folder | process | trust |
 //! |---|---|---|
-//! | [`admin`] | of a command that an admin typed, uid 0 | shows what others keep |
+//! | [`admin`] | of a command that an admin typed, uid 0 | shows what others know |
 //! | [`listener`] | with `-D`: the one that accepts connections and starts sessions, uid 0 | counts; reads nothing of what clients send |
 //! | [`monitor`] | the first one of a session, uid 0 | decides; never parses what a client or a message wrote |
 //! | [`worker`] | uid popa3d, sandboxed | touches every octet from the network and from mail |
@@ -22,7 +22,7 @@
 //!
 //! ```text
 //! cli      -> admin journal listener monitor settings
-//! admin    -> as_user event ffi monitor settings
+//! admin    -> as_user channel event ffi monitor settings
 //! listener -> channel event ffi monitor settings source
 //! monitor  -> as_user channel event ffi mbox settings source worker
 //! worker   -> channel ffi mbox pop3 proxy

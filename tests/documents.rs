@@ -273,6 +273,20 @@ fn catalog_of_the_journal_explains_every_event_and_nothing_else() {
 }
 
 #[test]
+fn manual_page_lists_every_kind_of_oddity() {
+    let source = read("src/admin/mailbox/oddity.rs");
+    let kinds: BTreeSet<&str> = between(&source, "described(", ",")
+        .filter_map(|kind| kind.trim().strip_prefix('"')?.strip_suffix('"'))
+        .collect();
+    let page = read("man/popa3d.8");
+    let (_, list) = page.split_once("The kinds of oddities are").unwrap();
+    let (list, _) = list.split_once("\n.Ss ").unwrap();
+    let documented: BTreeSet<&str> = between(list, "\n.It Cm ", "\n").collect();
+    assert!(kinds.len() > 10, "{kinds:?}: is the search broken?");
+    assert_eq!(documented, kinds);
+}
+
+#[test]
 fn readme_names_options_events_and_fields_that_exist() {
     let readme = read("README.md");
     // Journal fields, and what tests read from the environment.

@@ -3,7 +3,7 @@
 use std::io;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, setegid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, geteuid, setegid, setgroups, setresgid, setresuid};
 
 use super::Task;
 
@@ -22,9 +22,14 @@ pub(super) fn become_user(task: &Task) -> io::Result<()> {
     // A limit that PAM set for the user's own files must not stop an UPDATE half-way. Where it cannot
     // be lifted, [`may_write`] sees that before anything is changed.
     let _ = setrlimit(Resource::RLIMIT_FSIZE, RLIM_INFINITY, RLIM_INFINITY);
-    setgroups(&task.groups)?;
-    setresgid(task.gid, task.gid, task.locking.spool_group.unwrap_or(task.gid))?;
-    setresuid(task.uid, task.uid, task.uid)?;
+    // Whoever looks at his own mailbox has them, and could not set them.
+    if geteuid().is_root() {
+        setgroups(&task.groups)?;
+        setresgid(task.gid, task.gid, task.locking.spool_group.unwrap_or(task.gid))?;
+        setresuid(task.uid, task.uid, task.uid)?;
+    } else if geteuid() != task.uid {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     capctl::prctl::set_no_new_privs()?;
     capctl::prctl::set_dumpable(false)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

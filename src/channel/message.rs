@@ -276,7 +276,7 @@ pub enum Look {
 
 /// From the process that reads what is kept.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Seen {
+pub enum Found {
     /// The next message.
     Message(KeptMessage),
     /// There are no more in this file.

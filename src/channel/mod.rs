@@ -6,6 +6,7 @@
 //! octets, with nothing left over.
 
 mod certificates;
+mod inspection;
 mod message;
 mod secret;
 
@@ -21,10 +22,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
+pub use inspection::{Oddity, Seen, SeenMessage};
 pub use message::{
-    Answer, Encryption, Ending, Expunged, KeptMessage, Look, MAX_EXPUNGED, MAX_HEADER,
+    Answer, Encryption, Ending, Expunged, Found, KeptMessage, Look, MAX_EXPUNGED, MAX_HEADER,
     MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order, Outcome,
-    ProxyTls, Range, Recovery, Refusal, Report, Request, Seen, Totals, Trouble, Verdict,
+    ProxyTls, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 
@@ -51,9 +53,13 @@ pub type ToHelper = Channel<Order, Report>;
 /// The helper's end.
 pub type FromHelper = Channel<Report, Order>;
 /// The end towards the process that reads what is kept.
-pub type ToReader = Channel<Look, Seen>;
+pub type ToReader = Channel<Look, Found>;
 /// That process's end.
-pub type FromReader = Channel<Seen, Look>;
+pub type FromReader = Channel<Found, Look>;
+/// The end of whoever shows a mailbox towards the process that reads it, which is told nothing.
+pub type ToInspector = Channel<(), Seen>;
+/// The end of the process that reads it.
+pub type FromInspector = Channel<Seen, ()>;
 /// The listener's end towards a session.
 pub type ToSession = Channel<Verdict, News>;
 /// The session's end, which its monitor has.

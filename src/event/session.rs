@@ -52,6 +52,15 @@ impl Session {
         self.encryption.is_some() || self.proxy_tls.is_some()
     }
 
+    /// The version of TLS that the client speaks, with this server or with its proxy; `?` when the
+    /// proxy does not say which.
+    #[must_use]
+    pub fn tls_text(&self) -> Option<String> {
+        let own = self.encryption.as_ref().map(|tls| tls_version(tls.version));
+        let unknown = || "?".to_owned();
+        self.proxy_tls.as_ref().map(|tls| tls.version.clone().unwrap_or_else(unknown)).or(own)
+    }
+
     /// Whom a header comes from: the proxy, until it has named the client.
     pub(super) fn sender_text(&self) -> String {
         let sender = self.client.or(self.proxy);

@@ -20,6 +20,7 @@
 //! | `window` | the buffer of that pass |
 //! | `header` | what a header line means to the pass |
 //! | `line_ends` | counting at memory speed |
+//! | [`mod@inspect`] | a closer look at a message, for people |
 //! | `content` | what identifies a message whatever other programs note in it |
 //! | [`mod@transmit`] | a message as POP3 sends it |
 //! | [`message_id`] | the Message-ID of a message |
@@ -30,6 +31,7 @@
 mod content;
 mod error;
 mod header;
+pub mod inspect;
 mod line_ends;
 pub mod message_id;
 pub mod relocate;
@@ -44,6 +46,7 @@ mod window;
 use std::fmt;
 
 pub use error::ScanError;
+pub use inspect::{Front, Inspected, front, inspect};
 pub use message_id::MessageIds;
 pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;

@@ -68,6 +68,13 @@ pub struct UniqueId {
     distinction: Option<Distinction>,
 }
 
+impl UniqueId {
+    /// Whether 1.0.3 gives it to another message as well, so that it is longer here.
+    pub fn has_suffix(&self) -> bool {
+        self.distinction.is_some_and(|distinction| distinction.ordinal != WITHOUT_SUFFIX)
+    }
+}
+
 impl fmt::Display for UniqueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.base.fmt(f)?;

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::login::{self, Denied, LoggedIn};
 use super::login_delay::{Attempt, LoginDelays, Turn};
 use super::permission::Phase;
-use super::session::{Broken, Session, in_authorization};
+use super::session::{Broken, Session};
 use super::stop_signal::StopSignal;
 use super::tls::Keys;
 use crate::channel::{Answer, Method, Refusal, Secret};
@@ -34,7 +34,7 @@ impl Session<'_> {
             Ok(logged_in) => {
                 // Before locks are waited for: whoever has proved to be a user need not make room for
                 // others.
-                self.starter.note_login();
+                self.progress.starter.note_login();
                 match self.open_maildrop(logged_in)? {
                     None => return Ok(Phase::Scanning),
                     Some(refusal) => refusal,
@@ -103,9 +103,7 @@ impl Session<'_> {
     fn await_turn(&mut self) -> Result<(), Broken> {
         let Some(wait) = self.log.login_delay else { return Ok(()) };
         let seconds = wait.as_secs_f32().ceil();
-        self.starter
-            .show(&format!("{}: waits {seconds} s after failed logins", self.log.client_text()));
-        self.status = Some(in_authorization(self.log));
+        self.progress.wait(seconds, self.log);
         self.wait_until(Instant::now() + wait)
     }
 

@@ -104,6 +104,11 @@ impl Connection {
         self.is_over
     }
 
+    /// What the kernel tells this connection from others by.
+    pub(super) fn inode(&self) -> Option<u64> {
+        nix::sys::stat::fstat(&self.stream).ok().map(|status| status.st_ino)
+    }
+
     /// Whether the client speaks TLS from the first octet on.
     pub(super) fn wants_tls(&self) -> bool {
         self.port == Port::Pop3s

@@ -49,6 +49,7 @@ impl Session<'_> {
         let server_name = encryption.server_name.map(|name| printable(name.as_bytes()));
         self.log.encryption = Some(Encryption { server_name, ..encryption });
         self.log.log(&Event::TlsStarted);
+        self.progress.note();
         Phase::AwaitingLogin
     }
 }
@@ -68,6 +69,7 @@ mod tests {
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
     use crate::monitor::prepared::Prepared;
+    use crate::monitor::progress::Progress;
     use crate::monitor::session;
     use crate::monitor::starter::Starter;
     use crate::monitor::tls::certificates::tests::Files;
@@ -93,8 +95,8 @@ mod tests {
         });
         let worker = WorkerProcess::of(pid.unwrap(), ours);
         let prepared = &mut Prepared::default();
-        let log = &mut Log::default();
-        session::run(worker, &settings, Starter::SuperServer, prepared, log).map(drop)
+        let progress = Progress::new(Starter::SuperServer, None);
+        session::run(worker, &settings, progress, prepared, &mut Log::default()).map(drop)
     }
 
     fn refused(worker: impl FnOnce(&ToMonitor)) -> String {

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::prepared::Prepared;
 use super::worker_process::confinement;
-use crate::channel::{KeptMessage, Look, Seen, ToReader, pair};
+use crate::channel::{Found, KeptMessage, Look, ToReader, pair};
 use crate::event::printable;
 use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
@@ -58,7 +58,7 @@ impl KeptReader {
         let mut end = 0;
         loop {
             match channel.receive().map_err(failed)? {
-                (Seen::Message(message), None) => {
+                (Found::Message(message), None) => {
                     let range = message.range;
                     let is_next = range.start >= end
                         && range.end > range.start + SMALLEST_MESSAGE
@@ -70,8 +70,8 @@ impl KeptReader {
                     end = range.end;
                     each(message);
                 }
-                (Seen::All, None) => return Ok(()),
-                (Seen::Nothing(why), None) => return Err(printable(why.as_bytes())),
+                (Found::All, None) => return Ok(()),
+                (Found::Nothing(why), None) => return Err(printable(why.as_bytes())),
                 (_, Some(_)) => return Err("the process that reads it sends files".to_owned()),
             }
         }

@@ -217,6 +217,7 @@ impl Session<'_> {
     pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
         let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
         self.update_began = Some(Instant::now());
+        self.progress.begin_update(self.log);
         let opened = self.open_mailbox(&user);
         self.user = Some(user);
         let (answer, mailbox) = match opened {
@@ -384,7 +385,8 @@ fn helper_died(error: io::Error) -> Broken {
     Broken::Worker(format!("as-user helper: {error}"))
 }
 
-fn describe(trouble: Trouble) -> String {
+/// What is wrong with a mailbox, in words.
+pub(super) fn describe(trouble: Trouble) -> String {
     match trouble {
         Trouble::NotMbox => "it is not in mbox format: no From_ line at its beginning".to_owned(),
         Trouble::TooManyMessages => "it has more messages than max-messages allows".to_owned(),

@@ -12,8 +12,10 @@ mod expunged;
 mod force;
 mod handshake;
 mod helper;
+mod inspection;
 mod kept;
 mod kept_reader;
+pub mod listing;
 mod login;
 mod login_delay;
 mod maildrop;
@@ -21,6 +23,7 @@ mod pam_stack;
 mod permission;
 mod prepared;
 mod privileges;
+mod progress;
 mod proxied;
 mod recovery;
 mod redo_records;
@@ -38,6 +41,7 @@ use std::process::ExitCode;
 
 pub use connection::{Connection, NotPassed, Port, is_for_us, take as take_connection};
 pub use expiry::expire_all;
+pub use inspection::{Facts, Inspection, Overview, Remark};
 pub use pam_stack::PAM_DIRECTORIES;
 pub use prepared::{Prepared, SPOOL_GROUP, USER as WORKER_USER};
 pub use recovery::recover_all;
@@ -54,6 +58,7 @@ use crate::event::{Conclusion, Event, Session as LogSession};
 use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
 pub use crate::worker::Strength;
+use progress::Progress;
 use starter::Starter;
 use stop_signal::StopSignal;
 use worker_process::WorkerProcess;
@@ -126,9 +131,10 @@ fn serve_with(
             return false;
         }
     };
+    let progress = Progress::new(starter, connection.inode());
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
-    match session::run(worker, settings, starter, prepared, log) {
+    match session::run(worker, settings, progress, prepared, log) {
         Ok(conclusion) => {
             conclude(log, conclusion);
             true

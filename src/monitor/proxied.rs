@@ -25,9 +25,9 @@ impl Session<'_> {
         self.log.proxy_tls =
             tls.map(|tls| ProxyTls { version: tls.version.map(text), suite: tls.suite.map(text) });
         self.log.log(&Event::SessionStarted);
-        self.status = Some(format!("{}: AUTHORIZATION", self.log.client_text()));
+        self.progress.note();
         // The proxy itself, which looks whether anybody is there, is no client.
-        if named.is_some_and(|(address, _)| !self.starter.has_room_for(address)) {
+        if named.is_some_and(|(address, _)| !self.progress.starter.has_room_for(address)) {
             self.worker.channel.send(&Answer::NotAdmitted, None)?;
             return Ok(Phase::Finished);
         }
@@ -56,6 +56,7 @@ mod tests {
     use crate::event::Session as Log;
     use crate::ffi::process::fork;
     use crate::monitor::prepared::Prepared;
+    use crate::monitor::progress::Progress;
     use crate::monitor::session;
     use crate::monitor::starter::Starter;
     use crate::monitor::worker_process::WorkerProcess;
@@ -87,7 +88,8 @@ mod tests {
         });
         let worker = WorkerProcess::of(pid.unwrap(), ours);
         let prepared = &mut Prepared::default();
-        let end = session::run(worker, settings, Starter::SuperServer, prepared, &mut log);
+        let progress = Progress::new(Starter::SuperServer, None);
+        let end = session::run(worker, settings, progress, prepared, &mut log);
         (log, end.map(drop))
     }
 

@@ -53,6 +53,11 @@ pub(super) fn open(user: &str) -> io::Result<Option<File>> {
     }
 }
 
+/// Whether there is a record of `user`; a session has one for a moment, too.
+pub(super) fn exists(user: &str) -> bool {
+    Path::new(DIRECTORY).join(user).exists()
+}
+
 /// Drops the record of `user`, which has done its work. Should a crash bring it back, it is known
 /// for a finished one.
 ///

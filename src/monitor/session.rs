@@ -13,7 +13,7 @@ use super::maildrop::MailUser;
 use super::permission::{Phase, allows};
 use super::prepared::Prepared;
 use super::privileges;
-use super::starter::Starter;
+use super::progress::Progress;
 use super::stop_signal::{self, StopSignal};
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
@@ -22,8 +22,8 @@ use crate::event::{Conclusion, Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
-/// A status is shown when it has held for so many milliseconds: each one costs the service manager
-/// as much as a part of a login, and most sessions are over sooner.
+/// What a session does is shown when it has held for so many milliseconds: that costs the service
+/// manager as much as a part of a login, and most sessions are over sooner.
 const SETTLED: u8 = 50;
 
 /// A worker that reads a mailbox, or says what to remove from it, for longer than this is not well,
@@ -38,15 +38,14 @@ const LONGEST_LOCK: Duration = Duration::from_secs(600);
 pub(super) fn run(
     worker: WorkerProcess,
     settings: &Settings,
-    starter: Starter<'_>,
+    progress: Progress<'_>,
     prepared: &mut Prepared,
     log: &mut Log,
 ) -> Result<Conclusion, String> {
-    let status = Some(in_authorization(log));
     let mut session = Session {
         worker,
         settings,
-        starter,
+        progress,
         prepared,
         log,
         attempts: 0,
@@ -58,7 +57,6 @@ pub(super) fn run(
         update_failed: false,
         unnamed: Unnamed::default(),
         doomed_octets: 0,
-        status,
         stop: StopSignal::hold(),
         was_stopped: false,
         keys: Keys::default(),
@@ -89,16 +87,11 @@ pub(super) fn run(
     }
 }
 
-/// The status of a session in which nobody is logged in.
-pub(super) fn in_authorization(log: &Log) -> String {
-    format!("{}: AUTHORIZATION", log.client_text())
-}
-
 /// A session under way.
 pub(super) struct Session<'a> {
     pub(super) worker: WorkerProcess,
     pub(super) settings: &'a Settings,
-    pub(super) starter: Starter<'a>,
+    pub(super) progress: Progress<'a>,
     pub(super) prepared: &'a mut Prepared,
     pub(super) log: &'a mut Log,
     pub(super) attempts: u32,
@@ -118,8 +111,6 @@ pub(super) struct Session<'a> {
     pub(super) unnamed: Unnamed,
     /// Octets in these.
     pub(super) doomed_octets: u64,
-    /// For `systemctl status`, when the session stays so for a moment.
-    pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
     /// process at once.
     pub(super) stop: Option<StopSignal>,
@@ -246,13 +237,13 @@ impl Session<'_> {
         let stop = self.stop.as_ref().filter(|_| ends);
         wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
-            let limit = match (&self.status, &self.helper) {
-                (Some(_), _) => SETTLED.into(),
-                (None, None) if ends => PollTimeout::NONE,
-                (None, _) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
+            let limit = match (self.progress.has_news(), &self.helper) {
+                (true, _) => SETTLED.into(),
+                (false, None) if ends => PollTimeout::NONE,
+                (false, _) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
             };
             match poll(&mut wanted, limit) {
-                Ok(0) if self.status.is_none() => {
+                Ok(0) if !self.progress.has_news() => {
                     let what = if self.helper.is_some() {
                         "keeps the mailbox locked too long"
                     } else {
@@ -261,8 +252,7 @@ impl Session<'_> {
                     return Err(Broken::Worker(what.to_owned()));
                 }
                 Ok(0) => {
-                    let status = self.status.take();
-                    status.iter().for_each(|status| self.starter.show(status));
+                    self.progress.show(self.log);
                     trim_memory();
                 }
                 Ok(_) => break,
@@ -310,10 +300,7 @@ impl Session<'_> {
         self.store_remembered();
         self.log.log(&Event::MaildropLoaded(totals));
         self.log.summary.maildrop = Some((Totals::default(), totals));
-        let user = self.log.user.as_deref().unwrap_or_default();
-        let client = self.log.client_text();
-        self.status =
-            Some(format!("{user} from {client}: {} messages, TRANSACTION", totals.messages));
+        self.progress.begin_transaction(totals.messages);
         if let Err(error) = privileges::shrink() {
             return Err(Broken::Worker(format!("giving up capabilities: {error}")));
         }

@@ -17,7 +17,7 @@ use crate::channel::{ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
-use crate::worker::{self, Confinement, Start, Strength};
+use crate::worker::{self, Confinement, Jail, Start, Strength};
 
 /// The empty directory that workers live in.
 pub const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
@@ -28,17 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// It usually ends at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-
-/// Where a process locks itself in that reads mail.
-///
-/// # Errors
-///
-/// Says what is missing on this host.
-pub(super) fn confinement(settings: &Settings, prepared: &Prepared) -> Result<Confinement, String> {
-    let (uid, gid) = prepared.worker_ids()?;
-    let root = CString::new(EMPTY_ROOT).map_err(|error| error.to_string())?;
-    Ok(Confinement { parent: getpid(), uid, gid, root, messages: settings.max_messages.0 })
-}
 
 /// A worker that has not been seen ending.
 #[derive(Debug)]
@@ -61,10 +50,12 @@ impl WorkerProcess {
     ) -> Result<Self, String> {
         let failed = |error: io::Error| format!("starting a worker: {error}");
         let start = instructions(connection, settings, prepared)?;
+        let jail = start.confinement.jail.as_ref();
+        let uid = jail.map_or_else(Uid::current, |jail| jail.uid);
         let (ours, theirs) = pair().map_err(failed)?;
         let socket: OwnedFd = connection.as_fd().try_clone_to_owned().map_err(failed)?;
         let pid = fork_without_modules(|| worker::run(&start, socket, theirs)).map_err(failed)?;
-        Ok(Self { pid, uid: start.confinement.uid, channel: ours })
+        Ok(Self { pid, uid, channel: ours })
     }
 
     /// A process that a test calls a worker.
@@ -115,10 +106,6 @@ fn instructions(
     let client = connection.client();
     Ok(Start {
         confinement: confinement(settings, prepared)?,
-        limits: Limits {
-            messages: settings.max_messages.0,
-            file_size: settings.max_mailbox_size.0,
-        },
         login_attempts: settings.login_attempts.0,
         login_timeout: settings.login_timeout.0,
         idle_timeout: settings.idle_timeout.0,
@@ -130,7 +117,29 @@ fn instructions(
     })
 }
 
-fn judge(status: WaitStatus) -> Result<(), String> {
+/// How root locks in those who read mail.
+///
+/// # Errors
+///
+/// Says what is missing on this host.
+pub(super) fn confinement(settings: &Settings, prepared: &Prepared) -> Result<Confinement, String> {
+    let (uid, gid) = prepared.worker_ids()?;
+    let root = CString::new(EMPTY_ROOT).map_err(|error| error.to_string())?;
+    let jail = Some(Jail { uid, gid, root });
+    Ok(Confinement { parent: getpid(), jail, limits: limits(settings) })
+}
+
+/// Which mailboxes are served.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    Limits { messages: settings.max_messages.0, file_size: settings.max_mailbox_size.0 }
+}
+
+/// What was wrong with a worker that ended so.
+///
+/// # Errors
+///
+/// In words.
+pub(super) fn judge(status: WaitStatus) -> Result<(), String> {
     match status {
         WaitStatus::Exited(_, 0) => Ok(()),
         WaitStatus::Exited(_, worker::NO_SANDBOX) => {

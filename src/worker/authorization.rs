@@ -189,7 +189,9 @@ impl Session<'_> {
         };
         let ids = if remembered { self.receive_remembered()? } else { None };
         let loaded = match mailbox {
-            Some(mailbox) => Maildrop::scan(mailbox, &self.start.limits, fingerprint_key),
+            Some(mailbox) => {
+                Maildrop::scan(mailbox, &self.start.confinement.limits, fingerprint_key)
+            }
             None => Ok(Maildrop::default()),
         };
         let loaded = loaded.and_then(|mut maildrop| {

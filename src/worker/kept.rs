@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use super::{Confinement, NO_SANDBOX, sandbox};
-use crate::channel::{FromReader, KeptMessage, Look, MAX_HEADER, Range, Seen};
+use crate::channel::{Found, FromReader, KeptMessage, Look, MAX_HEADER, Range};
 use crate::ffi::process::close_all_except;
 use crate::mbox::{self, Limits, Remembered, ScanError};
 
@@ -22,11 +22,11 @@ pub fn read(confinement: &Confinement, asker: FromReader) -> i32 {
     if close_all_except(&[asker.as_fd()]).is_err() || sandbox::enter(confinement).is_err() {
         return NO_SANDBOX;
     }
-    let limits = Limits { messages: confinement.messages, file_size: None };
+    let limits = Limits { messages: confinement.limits.messages, file_size: None };
     while let Ok((Look::Inside, Some(file))) = asker.receive() {
         let last = match tell(&File::from(file), &limits, &asker) {
-            Ok(()) => Seen::All,
-            Err(Failure::Unreadable(why)) => Seen::Nothing(why.to_string()),
+            Ok(()) => Found::All,
+            Err(Failure::Unreadable(why)) => Found::Nothing(why.to_string()),
             Err(Failure::Gone) => return 1,
         };
         if asker.send(&last, None).is_err() {
@@ -60,7 +60,7 @@ fn tell(file: &File, limits: &Limits, asker: &FromReader) -> Result<(), Failure>
             from: header(&head, b"From:"),
             subject: header(&head, b"Subject:"),
         };
-        asker.send(&Seen::Message(kept), None).map_err(|_| Failure::Gone)?;
+        asker.send(&Found::Message(kept), None).map_err(|_| Failure::Gone)?;
     }
     Ok(())
 }

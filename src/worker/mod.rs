@@ -12,6 +12,7 @@ mod authorization;
 mod client;
 mod deadline;
 mod expunged;
+mod inspector;
 mod kept;
 mod mailbox;
 mod maildrop;
@@ -39,16 +40,38 @@ use crate::ffi::process::{close_all_except, fork};
 use crate::mbox::Limits;
 pub use sandbox::Strength;
 
+pub use inspector::inspect;
+
 /// Exit status of a worker that could not lock itself in and did nothing else.
 pub const NO_SANDBOX: i32 = 3;
+
+/// How a process is locked in that reads mail.
+#[derive(Debug)]
+pub struct Confinement {
+    /// The monitor, with which it dies.
+    pub parent: Pid,
+    /// What only root can do; without it the process is the user's whose mail it reads.
+    pub jail: Option<Jail>,
+    /// Which mailboxes are served: they take memory.
+    pub limits: Limits,
+}
+
+/// Where a process of root goes.
+#[derive(Debug)]
+pub struct Jail {
+    /// The system user that it becomes.
+    pub uid: Uid,
+    /// And that user's group.
+    pub gid: Gid,
+    /// The empty directory that it locks itself in.
+    pub root: CString,
+}
 
 /// Everything that a worker has to know.
 #[derive(Debug)]
 pub struct Start {
-    /// Where it locks itself in.
+    /// How it is locked in.
     pub confinement: Confinement,
-    /// Which mailboxes are served.
-    pub limits: Limits,
     /// Failed logins that end the session.
     pub login_attempts: u32,
     /// How long a client may take to log in, from the beginning of the connection.
@@ -66,21 +89,6 @@ pub struct Start {
     /// Whether this client may send a password without encryption; behind a proxy the monitor says
     /// so later.
     pub takes_plaintext: bool,
-}
-
-/// As what, and where, a process locks itself in that reads what anybody may have sent.
-#[derive(Debug)]
-pub struct Confinement {
-    /// The process with which it dies.
-    pub parent: Pid,
-    /// The system user that it becomes.
-    pub uid: Uid,
-    /// And that user's group.
-    pub gid: Gid,
-    /// The empty directory that becomes its root.
-    pub root: CString,
-    /// Most messages of a mailbox: they bound its memory.
-    pub messages: u32,
 }
 
 /// Has the cryptographic library open and map whatever it wants, while that is allowed, and makes the

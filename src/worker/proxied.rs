@@ -64,7 +64,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use nix::unistd::{Gid, Pid, Uid};
+    use nix::unistd::Pid;
 
     use super::*;
     use crate::channel::{ToWorker, Totals, pair};
@@ -77,12 +77,9 @@ mod tests {
         Start {
             confinement: Confinement {
                 parent: Pid::this(),
-                uid: Uid::current(),
-                gid: Gid::current(),
-                root: c"/".into(),
-                messages: 1,
+                jail: None,
+                limits: Limits { messages: 1, file_size: None },
             },
-            limits: Limits { messages: 1, file_size: None },
             login_attempts: 1,
             idle_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(60),

@@ -10,9 +10,9 @@ use landlock::{
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::{chdir, chroot, getppid, setgroups, setresgid, setresuid};
+use nix::unistd::{chdir, chroot, geteuid, getppid, setgroups, setresgid, setresuid};
 
-use super::{Confinement, syscalls};
+use super::{Confinement, Jail, syscalls};
 
 /// Descriptors below this number may still be opened: the mailbox, while the one before it is
 /// still there, and a file of unique-ids.
@@ -38,20 +38,12 @@ pub enum Strength {
 ///
 /// The process must end: it is not locked in.
 pub(super) fn enter(confinement: &Confinement) -> io::Result<Strength> {
-    let no_cap = |error: capctl::Error| io::Error::from_raw_os_error(error.code());
-    // Each drop costs the kernel a set of credentials, so only what is there.
-    for cap in bounding::probe().iter() {
-        bounding::drop(cap).map_err(no_cap)?;
+    match &confinement.jail {
+        Some(jail) => go_to_jail(jail)?,
+        // What is left out is for users, who never had it.
+        None if geteuid().is_root() => return Err(io::ErrorKind::PermissionDenied.into()),
+        None => {}
     }
-    bounding::clear_unknown().map_err(no_cap)?;
-    ambient::clear().map_err(no_cap)?;
-    chdir(confinement.root.as_c_str())?;
-    chroot(c".")?;
-    chdir(c"/")?;
-    setgroups(&[])?;
-    setresgid(confinement.gid, confinement.gid, confinement.gid)?;
-    setresuid(confinement.uid, confinement.uid, confinement.uid)?;
-    CapState::empty().set_current().map_err(no_cap)?;
     prctl::set_no_new_privs()?;
     prctl::set_dumpable(false)?;
     // Behind the change of ids, which forgets it.
@@ -63,6 +55,24 @@ pub(super) fn enter(confinement: &Confinement) -> io::Result<Strength> {
     limit_resources(confinement)?;
     syscalls::filter()?;
     Ok(strength)
+}
+
+/// Gives up what root is.
+fn go_to_jail(jail: &Jail) -> io::Result<()> {
+    let no_cap = |error: capctl::Error| io::Error::from_raw_os_error(error.code());
+    // Each drop costs the kernel a set of credentials, so only what is there.
+    for cap in bounding::probe().iter() {
+        bounding::drop(cap).map_err(no_cap)?;
+    }
+    bounding::clear_unknown().map_err(no_cap)?;
+    ambient::clear().map_err(no_cap)?;
+    chdir(jail.root.as_c_str())?;
+    chroot(c".")?;
+    chdir(c"/")?;
+    setgroups(&[])?;
+    setresgid(jail.gid, jail.gid, jail.gid)?;
+    setresuid(jail.uid, jail.uid, jail.uid)?;
+    CapState::empty().set_current().map_err(no_cap)
 }
 
 /// Landlock: no file, no port, no signal and no abstract socket outside, where the kernel can.
@@ -86,7 +96,7 @@ fn forbid_files() -> io::Result<Strength> {
 }
 
 fn limit_resources(confinement: &Confinement) -> io::Result<()> {
-    let memory = MEMORY_BASE + u64::from(confinement.messages) * MEMORY_PER_MESSAGE;
+    let memory = MEMORY_BASE + u64::from(confinement.limits.messages) * MEMORY_PER_MESSAGE;
     for (resource, most) in [
         (Resource::RLIMIT_NPROC, 0),
         (Resource::RLIMIT_FSIZE, 0),
