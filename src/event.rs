@@ -5,15 +5,17 @@
 
 mod printable;
 mod session;
+mod summary;
 mod text;
 
 use tracing::Level;
 
-use crate::channel::{Ending, Totals};
+use crate::channel::Totals;
 use crate::settings;
 
-pub use printable::printable;
+pub use printable::{printable, printable_up_to};
 pub use session::Session;
+pub use summary::{Conclusion, Summary};
 
 /// Something that an admin may want to know.
 #[derive(Debug)]
@@ -57,14 +59,14 @@ pub enum Event<'a> {
     MaildropRefused(&'a str, &'a str),
     /// The spool allows no dotlock; for which mailbox.
     NoDotlock(&'a str),
-    /// What UPDATE did.
-    Updated {
-        /// Gone for good.
-        deleted: Totals,
-        /// Still there.
-        left: Totals,
-        /// Sent in full by RETR during the session.
-        retrieved: Totals,
+    /// A message was removed.
+    Expunged {
+        /// Its unique-id.
+        unique_id: &'a str,
+        /// Its Message-ID, if it had one.
+        message_id: Option<&'a str>,
+        /// Its size, as the client counts.
+        octets: u64,
     },
     /// UPDATE did not happen; for which mailbox, and why.
     UpdateFailed(&'a str, &'a str),
@@ -74,12 +76,8 @@ pub enum Event<'a> {
     UpdateNotRecovered(&'a str, &'a str),
     /// The unique-ids that differ from 1.0.3's could not be kept.
     UniqueIdsNotKept(&'a str),
-    /// The session ended otherwise than by UPDATE.
-    SessionEnded(Ending, Totals),
-    /// The session ended before anybody tried to log in.
-    NoLoginAttempt,
-    /// The session was ended by a signal.
-    SessionStopped,
+    /// The session is over: the last event of each, with its [`Summary`].
+    SessionEnded,
     /// The worker asked for what it may not, or died; how.
     WorkerFailed(&'a str),
     /// The worker's sandbox is weaker than it could be; why.
@@ -141,7 +139,7 @@ impl Event<'_> {
                 (WARNING, "maildrop-refused", "099fb40a5cb1422390f92040b462d77d")
             }
             Self::NoDotlock(_) => (NOTICE, "no-dotlock", "b879b44cf8d541d49d00236ecbc42fb9"),
-            Self::Updated { .. } => (INFO, "updated", "db3124983d6f4a47ad6d1de74cc0ad59"),
+            Self::Expunged { .. } => (INFO, "expunged", "9b661ee66af14e27b38e4c0436c215af"),
             Self::UpdateFailed(..) => (ERROR, "update-failed", "b73a8c504e704d8e899b7fda005e310a"),
             Self::UpdateRecovered(..) => {
                 (NOTICE, "update-recovered", "d8a9f15606794d70960fe79ad9502f00")
@@ -152,9 +150,7 @@ impl Event<'_> {
             Self::UniqueIdsNotKept(_) => {
                 (WARNING, "unique-ids-not-kept", "d40c0a72a82e4e1fa62d3ec0e310305b")
             }
-            Self::SessionEnded(..) => (INFO, "session-ended", "6ff9646bde04413ebc3dbda5717613c8"),
-            Self::NoLoginAttempt => (INFO, "no-login-attempt", "830c2d035fd6471895143ce42b68e556"),
-            Self::SessionStopped => (NOTICE, "session-stopped", "bcd724a5411d46f4acc8b7ab103ed196"),
+            Self::SessionEnded => (INFO, "session-ended", "6ff9646bde04413ebc3dbda5717613c8"),
             Self::WorkerFailed(_) => (ERROR, "worker-failed", "cf0f3d4d50c2455ca7406ee622b10e35"),
             Self::SandboxReduced(_) => {
                 (INFO, "sandbox-reduced", "b5d097ade64b415ead8f3fdc926f7a89")
@@ -171,47 +167,15 @@ impl Event<'_> {
         }
     }
 
-    /// POPA3D_MESSAGES and POPA3D_OCTETS: what is in the maildrop.
-    fn present(&self) -> Option<Totals> {
-        match self {
-            Self::MaildropLoaded(totals) | Self::Updated { left: totals, .. } => Some(*totals),
-            Self::SessionStarted
-            | Self::ProxyRefused(_)
-            | Self::TlsStarted
-            | Self::TlsFailed(_)
-            | Self::CertificateUnusable(_)
-            | Self::PlaintextRefused
-            | Self::LoginPassed
-            | Self::LoginFailed { .. }
-            | Self::LoginDelayed
-            | Self::LoginImpossible(_)
-            | Self::PamHangs(_)
-            | Self::PamMessage(_)
-            | Self::PamCloseFailed(_)
-            | Self::MaildropInUse(_)
-            | Self::MaildropRefused(..)
-            | Self::NoDotlock(_)
-            | Self::UpdateFailed(..)
-            | Self::UpdateRecovered(..)
-            | Self::UpdateNotRecovered(..)
-            | Self::UniqueIdsNotKept(_)
-            | Self::NoLoginAttempt
-            | Self::SessionEnded(..)
-            | Self::SessionStopped
-            | Self::WorkerFailed(_)
-            | Self::SandboxReduced(_)
-            | Self::SettingsRefused(_)
-            | Self::ServerFailure(_)
-            | Self::Listening(_)
-            | Self::ListenerStopped
-            | Self::ConnectionRefused(..)
-            | Self::RefusalsNotLogged(_) => None,
-        }
+    /// What was in the maildrop when it was opened.
+    fn loaded(&self) -> Option<Totals> {
+        if let Self::MaildropLoaded(totals) = self { Some(*totals) } else { None }
     }
 
-    fn retrieved(&self) -> Option<Totals> {
-        if let Self::Updated { retrieved, .. } | Self::SessionEnded(_, retrieved) = self {
-            Some(*retrieved)
+    /// Unique-id, Message-ID and octets of a message.
+    fn message(&self) -> Option<(&str, Option<&str>, u64)> {
+        if let Self::Expunged { unique_id, message_id, octets } = self {
+            Some((unique_id, *message_id, *octets))
         } else {
             None
         }
@@ -219,9 +183,5 @@ impl Event<'_> {
 
     fn failures(&self) -> Option<u16> {
         if let Self::LoginFailed { failures, .. } = self { *failures } else { None }
-    }
-
-    fn deleted(&self) -> Option<Totals> {
-        if let Self::Updated { deleted, .. } = self { Some(*deleted) } else { None }
     }
 }

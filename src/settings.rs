@@ -93,6 +93,8 @@ pub struct Settings {
     pub dotlock: bool,
     /// Age from which a dotlock that names no process counts as left behind.
     pub dotlock_stale_after: Span<1>,
+    /// Whether the journal is told of each message that is removed.
+    pub log_expunged: bool,
 }
 
 impl Default for Settings {
@@ -122,6 +124,7 @@ impl Default for Settings {
             session_slot: Span(Duration::from_secs(10)),
             dotlock: true,
             dotlock_stale_after: Span(Duration::from_secs(600)),
+            log_expunged: true,
         }
     }
 }

@@ -16,6 +16,7 @@ use std::process::Command;
 use popa3d::settings::{Place, Settings};
 
 const SHIPPED: &str = "debian/popa3d.toml";
+const EVENTS_PAGE: &str = "man/popa3d-events.7";
 
 /// Keys that have no value for what holds without them, so that an example has to do.
 const WITHOUT_DEFAULT: [&str; 2] = ["certificates", "client-certificates"];
@@ -82,8 +83,15 @@ fn fields(text: &str) -> BTreeSet<String> {
     words(text, "POPA3D_", |c| c.is_ascii_uppercase() || c == '_')
 }
 
-/// Each event's name and priority, as the journal has them: literals in front of a MESSAGE_ID.
-fn events() -> BTreeMap<String, String> {
+/// An event as the journal has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Event {
+    priority: String,
+    message_id: String,
+}
+
+/// Each event by its name: literals in front of a MESSAGE_ID.
+fn events() -> BTreeMap<String, Event> {
     let source = read("src/event.rs");
     let parts: Vec<&str> = source.split('"').collect();
     let is_id = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -97,10 +105,32 @@ fn events() -> BTreeMap<String, String> {
             "INFO" => "info",
             _ => panic!("{level}: what priority is that?"),
         };
-        events.insert(window[1].to_owned(), priority.to_owned());
+        let event = Event { priority: priority.to_owned(), message_id: window[3].to_owned() };
+        assert_eq!(events.insert(window[1].to_owned(), event), None, "{}", window[1]);
     }
     assert!(events.len() > 15, "only {} events found: is the search broken?", events.len());
     events
+}
+
+/// What POPA3D_ENDING may be: literals in the function that gives it.
+fn endings() -> BTreeSet<String> {
+    let source = read("src/event/summary.rs");
+    let (_, function) = source.split_once("fn word(self)").unwrap();
+    let (function, _) = function.split_once("\n    }\n").unwrap();
+    let endings: BTreeSet<String> = between(function, "=> \"", "\"").map(str::to_owned).collect();
+    assert!(endings.len() > 10, "{endings:?}: is the search broken?");
+    endings
+}
+
+/// The fields that the program sends.
+fn fields_sent() -> BTreeSet<String> {
+    fields(&read("src/event/session.rs"))
+}
+
+/// A section of the manual page of the events.
+fn section(page: &str, title: &str) -> String {
+    let (_, rest) = page.split_once(&format!(".Sh {title}\n")).unwrap();
+    rest.split(".Sh ").next().unwrap().to_owned()
 }
 
 #[test]
@@ -180,20 +210,66 @@ fn manual_page_has_the_options_of_help() {
 }
 
 #[test]
-fn manual_page_lists_every_event_with_its_priority() {
-    let page = read("man/popa3d.8");
-    let (_, list) = page.split_once("The events, with their priority:").unwrap();
-    let (list, _) = list.split_once("\n.El").unwrap();
-    let documented: BTreeMap<String, String> = between(list, ".It Cm ", "\n.Pq ")
-        .zip(between(list, "\n.Pq ", "\n"))
-        .map(|(event, priority)| (event.to_owned(), priority.to_owned()))
+fn manual_page_of_the_events_lists_each_with_its_priority_and_message_id() {
+    let list = section(&read(EVENTS_PAGE), "EVENTS");
+    let documented: BTreeMap<String, Event> = between(&list, ".It Cm ", "\n.Pq ")
+        .zip(between(&list, "\n.Pq ", "\n"))
+        .map(|(event, rest)| {
+            let (priority, message_id) = rest.split_once(" , Li ").unwrap();
+            let (priority, message_id) = (priority.to_owned(), message_id.to_owned());
+            (event.to_owned(), Event { priority, message_id })
+        })
         .collect();
     assert_eq!(documented, events());
 }
 
 #[test]
-fn manual_page_lists_every_journal_field() {
-    assert_eq!(fields(&read("man/popa3d.8")), fields(&read("src/event/session.rs")));
+fn manual_page_of_the_events_lists_every_field() {
+    let page = read(EVENTS_PAGE);
+    let listed = section(&page, "FIELDS");
+    let entries: String = listed.lines().filter(|line| line.starts_with(".It Ev ")).collect();
+    assert_eq!(fields(&entries), fields_sent());
+    for other in [page, read("man/popa3d.8")] {
+        assert!(fields(&other).is_subset(&fields_sent()), "{:?}", fields(&other));
+    }
+}
+
+#[test]
+fn manual_page_of_the_events_lists_every_ending() {
+    let list = section(&read(EVENTS_PAGE), "ENDINGS");
+    let documented: BTreeSet<String> = between(&list, ".It Cm ", "\n").map(str::to_owned).collect();
+    assert_eq!(documented, endings());
+}
+
+#[test]
+fn catalog_of_the_journal_explains_every_event_and_nothing_else() {
+    let catalog = read("systemd/popa3d.catalog");
+    let known: BTreeSet<String> = events().into_values().map(|event| event.message_id).collect();
+    let mut explained = BTreeSet::new();
+    let mut subjects = BTreeSet::new();
+    for entry in catalog.split("\n-- ").skip(1) {
+        let (head, text) = entry.split_once("\n\n").unwrap();
+        let mut head = head.lines();
+        let id = head.next().unwrap();
+        assert!(explained.insert(id.to_owned()), "{id}: explained twice");
+        let subject = head.next().unwrap().strip_prefix("Subject: ").unwrap();
+        assert!(subjects.insert(subject.to_owned()), "{subject}: the subject of two");
+        let rest: Vec<&str> = head.collect();
+        assert_eq!(
+            rest,
+            ["Defined-By: popa3d", "Documentation: man:popa3d-events(7)"],
+            "{subject}"
+        );
+        // What happened and what it means, then what to do.
+        assert!(text.trim().contains("\n\n"), "{subject}: one paragraph");
+        assert!(fields(text).is_subset(&fields_sent()), "{subject}: {:?}", fields(text));
+        // Others would have to be there in each entry, and have no digits in their names: journalctl fills
+        // in no such ones.
+        for filled_in in text.split('@').skip(1).step_by(2) {
+            assert_eq!(filled_in, "_PID", "{subject}");
+        }
+    }
+    assert_eq!(explained, known);
 }
 
 #[test]

@@ -53,7 +53,8 @@ impl Held {
     }
 }
 
-/// Opens the mailbox and takes both locks; `None` when there is no mailbox.
+/// Opens the mailbox and takes both locks, and says how long others held it; `None` when there is no
+/// mailbox.
 ///
 /// Never waits for one lock while holding the other: programs that take them in the other order
 /// (Exim, Dovecot, mutt) would wait for us then, and we for them.
@@ -61,19 +62,25 @@ impl Held {
 /// # Errors
 ///
 /// The report for the monitor.
-pub(super) fn open_and_lock(task: &Task) -> Result<Option<Held>, Report> {
+pub(super) fn open_and_lock(task: &Task) -> Result<Option<(Held, Duration)>, Report> {
     let deadline = Instant::now() + task.locking.timeout;
     let mut pause = Duration::from_millis(1);
+    let mut held_since: Option<Instant> = None;
     loop {
         let Some(writable) = open_mailbox(&task.mailbox, task.uid)? else { return Ok(None) };
         let holder = match try_to_lock(task, writable)? {
-            Attempt::Locked(held) => return Ok(Some(held)),
+            Attempt::Locked(held) => {
+                let waited = held_since.map_or(Duration::ZERO, |since| since.elapsed());
+                return Ok(Some((held, waited)));
+            }
             Attempt::Replaced => "a program that replaces the file".to_owned(),
             Attempt::Held(holder) => holder,
         };
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= deadline {
             return Err(Report::Locked { holder });
         }
+        held_since.get_or_insert(now);
         sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

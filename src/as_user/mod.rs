@@ -62,8 +62,15 @@ pub fn run(task: &Task, mut monitor: FromHelper) -> i32 {
         && identity::become_user(task).is_ok();
     let sent = if prepared {
         match lock::open_and_lock(task) {
-            Ok(Some(held)) => match recover(&held, task.record.as_ref()) {
-                Ok(recovery) => return obey(&held, recovery, &mut monitor),
+            Ok(Some((held, waited))) => match recover(&held, task.record.as_ref()) {
+                Ok(recovery) => {
+                    let opened = Report::Opened {
+                        without_dotlock: held.is_without_dotlock(),
+                        waited,
+                        recovery,
+                    };
+                    return obey(&held, &opened, &mut monitor);
+                }
                 Err(report) => {
                     held.unlock();
                     monitor.send(&report, None)
@@ -102,10 +109,8 @@ fn recover(held: &lock::Held, record: Option<&File>) -> Result<Option<Recovery>,
 }
 
 /// Hands out the mailbox and does what the monitor orders while it is locked.
-fn obey(held: &lock::Held, recovery: Option<Recovery>, monitor: &mut FromHelper) -> i32 {
-    let without_dotlock = held.is_without_dotlock();
-    let opened = Report::Opened { without_dotlock, recovery };
-    if monitor.send(&opened, Some(held.for_reading())).is_err() {
+fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
+    if monitor.send(opened, Some(held.for_reading())).is_err() {
         held.unlock();
         return 1;
     }

@@ -1,6 +1,7 @@
 //! What the processes of a session say to each other.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +11,16 @@ use super::Secret;
 pub const MAX_RANGES: usize = 180;
 /// Most octets in one [`Request::SealTicket`] or [`Request::OpenTicket`].
 pub const MAX_TICKET: usize = 3 * 1024;
-/// Most octets of a text that says why a handshake failed, or a PROXY header was refused.
+/// Most octets of a text that says why a handshake failed, or a PROXY header or an attempt to log in was
+/// refused.
 pub const MAX_REASON: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
+
+/// Most messages in one [`Request::Expunged`].
+pub const MAX_EXPUNGED: usize = 11;
+/// Most octets of a Message-ID in one.
+pub const MAX_MESSAGE_ID: usize = 250;
 
 /// From the worker to the monitor. What is allowed when: `monitor::permission`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +61,13 @@ pub enum Request {
     HandshakeFailed(String),
     /// The client wanted to send a password without encryption, and may not.
     PlaintextRefused,
+    /// The client tried to log in by what cannot be judged, which counts all the same.
+    AttemptRefused {
+        /// The commands that it came with.
+        method: Method,
+        /// What is wrong with it, in at most [`MAX_REASON`] octets.
+        why: String,
+    },
     /// Check this user and password and open the maildrop.
     Login {
         /// Who, as the client says.
@@ -86,6 +100,8 @@ pub enum Request {
         /// Messages that stay, and their octets.
         left: Totals,
     },
+    /// These messages are gone by the commit; at most [`MAX_EXPUNGED`], and at least one.
+    Expunged(Vec<Expunged>),
     /// Unlock and remove nothing.
     Abandon(Trouble),
     /// The session is over.
@@ -202,6 +218,17 @@ pub struct Totals {
     pub octets: u64,
 }
 
+/// A message that UPDATE removed.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expunged {
+    /// Its unique-id.
+    pub unique_id: String,
+    /// Its Message-ID, if it had one, in at most [`MAX_MESSAGE_ID`] octets.
+    pub message_id: Option<Vec<u8>>,
+    /// Its size, as [`Totals::octets`] counts.
+    pub octets: u64,
+}
+
 /// What is wrong with a mailbox, seen by the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
@@ -230,8 +257,10 @@ pub enum Ending {
     TooManyFailures,
     /// TLS could not be had.
     WithoutTls,
-    /// The session did not begin: something is wrong with a PROXY header, or there are too many.
-    TurnedAway,
+    /// The session did not begin: something is wrong with a PROXY header.
+    HeaderRefused,
+    /// It did not, since its client has as many as it may have.
+    NotAdmitted,
     /// The server ended it: something had failed.
     Failed,
 }
@@ -281,6 +310,8 @@ pub enum Report {
     Opened {
         /// Whether the spool allowed no dotlock, so that the kernel's lock is all there is.
         without_dotlock: bool,
+        /// How long others held it; zero when nobody did.
+        waited: Duration,
         /// What became of the redo record that the helper was given, if it was given one.
         recovery: Option<Recovery>,
     },

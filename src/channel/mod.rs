@@ -22,8 +22,9 @@ use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use message::{
-    Answer, Encryption, Ending, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order,
-    Outcome, ProxyTls, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
+    Answer, Encryption, Ending, Expunged, MAX_EXPUNGED, MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES,
+    MAX_REASON, MAX_TICKET, Method, News, Order, Outcome, ProxyTls, Range, Recovery, Refusal,
+    Report, Request, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 
@@ -233,6 +234,13 @@ mod tests {
         let (worker, _monitor): (ToMonitor, ToWorker) = pair().unwrap();
         let range = Range { start: u64::MAX, end: u64::MAX };
         worker.send(&Request::Delete(vec![range; MAX_RANGES]), None).unwrap();
+        let message = || Expunged {
+            unique_id: "x".repeat(70),
+            message_id: Some(vec![b'x'; MAX_MESSAGE_ID]),
+            octets: u64::MAX,
+        };
+        let messages = std::iter::repeat_with(message).take(MAX_EXPUNGED).collect();
+        worker.send(&Request::Expunged(messages), None).unwrap();
         worker.send(&Request::Remember("x".repeat(MAX_NOTE)), None).unwrap();
         worker.send(&Request::OpenTicket(vec![0; MAX_TICKET]), None).unwrap();
         worker.send(&Request::SealTicket(Secret::new(&[0; MAX_TICKET])), None).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use tracing::Level;
 
+use super::summary::{Summary, microseconds, processor_time};
 use super::text::Text;
 use super::{ERROR, Event, INFO, NOTICE, WARNING};
 use crate::channel::{Encryption, Method, ProxyTls};
@@ -30,6 +31,8 @@ pub struct Session {
     pub method: Option<Method>,
     /// How long the login under way has to wait after failed ones, or would have to.
     pub login_delay: Option<Duration>,
+    /// What it came to.
+    pub summary: Summary,
 }
 
 impl Session {
@@ -83,8 +86,16 @@ impl Session {
         let address = self.client.map(|(address, _)| address.to_string());
         let port = self.client.map(|(_, port)| u64::from(port));
         let proxy = self.proxy.map(|(address, _)| address.to_string());
-        let present = event.present();
-        let (deleted, retrieved) = (event.deleted(), event.retrieved());
+        let ended = matches!(event, Event::SessionEnded).then_some(&self.summary);
+        let (deleted, left) = ended.and_then(|summary| summary.maildrop).unzip();
+        let present = event.loaded().or(left);
+        let message = event.message();
+        let octets = present.map(|totals| totals.octets);
+        let octets = message.map(|(_, _, octets)| octets).or(octets);
+        let retrieved = ended.and_then(|summary| summary.retrieved);
+        let update = ended.and_then(|summary| summary.update);
+        let lock_wait = ended.and_then(|summary| summary.lock_wait);
+        let processor_time = ended.and_then(|_| processor_time());
         // What the proxy says is about the client; behind that, TLS is the proxy's own.
         let tls = self.encryption.as_ref().filter(|_| self.proxy_tls.is_none());
         let version = tls.map(|tls| tls_version(tls.version));
@@ -112,11 +123,19 @@ impl Session {
                     POPA3D_TLS_SERVER_NAME = tls.and_then(|tls| tls.server_name.as_deref()),
                     POPA3D_TLS_RESUMED = tls.map(|tls| if tls.resumed { "yes" } else { "no" }),
                     POPA3D_MESSAGES = present.map(|totals| totals.messages),
-                    POPA3D_OCTETS = present.map(|totals| totals.octets),
+                    POPA3D_OCTETS = octets,
+                    POPA3D_UNIQUE_ID = message.map(|(unique_id, ..)| unique_id),
+                    POPA3D_MESSAGE_ID = message.and_then(|(_, message_id, _)| message_id),
                     POPA3D_DELETED_MESSAGES = deleted.map(|totals| totals.messages),
                     POPA3D_DELETED_OCTETS = deleted.map(|totals| totals.octets),
                     POPA3D_RETRIEVED_MESSAGES = retrieved.map(|totals| totals.messages),
                     POPA3D_RETRIEVED_OCTETS = retrieved.map(|totals| totals.octets),
+                    POPA3D_ENDING = ended.map(|summary| summary.conclusion.word()),
+                    POPA3D_DURATION_USEC =
+                        ended.map(|summary| microseconds(summary.began.elapsed())),
+                    POPA3D_CPU_USEC = processor_time.map(microseconds),
+                    POPA3D_UPDATE_USEC = update.map(microseconds),
+                    POPA3D_LOCK_WAIT_USEC = lock_wait.map(microseconds),
                     "{text}"
                 )
             };

@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::session::{tls_group, tls_suite, tls_version};
 use super::{Event, Session};
-use crate::channel::Ending;
 
 /// An event of a session, as a reader of the journal sees it.
 pub(super) struct Text<'a> {
@@ -95,11 +94,10 @@ impl fmt::Display for Text<'_> {
                 f,
                 "No dotlock for {path}, the directory does not allow it; locked with fcntl alone"
             ),
-            Event::Updated { deleted, left, .. } => write!(
-                f,
-                "{} ({}) deleted, {} ({}) left",
-                deleted.messages, deleted.octets, left.messages, left.octets
-            ),
+            Event::Expunged { unique_id, message_id, octets } => {
+                write!(f, "Deleted {unique_id} ({octets}) of {user}")?;
+                message_id.map_or(Ok(()), |id| write!(f, ", message-id={id}"))
+            }
             Event::UpdateFailed(path, why) => write!(f, "Failed to update {path}: {why}"),
             Event::UpdateRecovered(path, how) => {
                 write!(f, "Update of {path} that was interrupted: {how}")
@@ -110,17 +108,7 @@ impl fmt::Display for Text<'_> {
             Event::UniqueIdsNotKept(why) => {
                 write!(f, "Unique-ids of {user} that need remembering were not kept: {why}")
             }
-            Event::SessionEnded(Ending::Quit, _) => f.write_str("Session ended"),
-            Event::SessionEnded(Ending::Disconnected, _) => f.write_str("Premature disconnect"),
-            Event::SessionEnded(Ending::TimedOut, _) => f.write_str("Connection timed out"),
-            Event::SessionEnded(Ending::TooManyFailures, _) => {
-                f.write_str("Too many refused logins, connection closed")
-            }
-            Event::SessionEnded(Ending::WithoutTls, _) => f.write_str("Session ended without TLS"),
-            Event::SessionEnded(Ending::TurnedAway, _) => f.write_str("Client turned away"),
-            Event::SessionEnded(Ending::Failed, _) => f.write_str("Session ended by a failure"),
-            Event::NoLoginAttempt => f.write_str("Didn't attempt authentication"),
-            Event::SessionStopped => f.write_str("Session ended by a signal"),
+            Event::SessionEnded => self.session.summary.write(self.session, f),
             Event::WorkerFailed(why) => write!(f, "Server failure, worker process: {why}"),
             Event::SandboxReduced(why) => write!(f, "Worker sandbox: {why}"),
             Event::SettingsRefused(error) => write!(f, "Settings refused: {error}"),

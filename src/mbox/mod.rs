@@ -22,6 +22,7 @@
 //! | `line_ends` | counting at memory speed |
 //! | `content` | what identifies a message whatever other programs note in it |
 //! | [`mod@transmit`] | a message as POP3 sends it |
+//! | [`message_id`] | the Message-ID of a message |
 //! | [`unique_id`] | 1.0.3's ids, made unique |
 //! | [`remembered`] | the ids that have to be kept between sessions |
 //! | [`mod@relocate`] | finding messages again in a mailbox that others changed |
@@ -30,6 +31,7 @@ mod content;
 mod error;
 mod header;
 mod line_ends;
+pub mod message_id;
 pub mod relocate;
 pub mod remembered;
 #[cfg(test)]
@@ -42,6 +44,7 @@ mod window;
 use std::fmt;
 
 pub use error::ScanError;
+pub use message_id::MessageIds;
 pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;
 pub use scan::scan;

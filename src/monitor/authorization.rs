@@ -13,7 +13,7 @@ use super::session::{Broken, Session, in_authorization};
 use super::stop_signal::StopSignal;
 use super::tls::Keys;
 use crate::channel::{Answer, Method, Refusal, Secret};
-use crate::event::Event;
+use crate::event::{Event, printable};
 
 impl Session<'_> {
     /// Logs in with a password, or by the word of the worker that there is a certificate.
@@ -27,11 +27,7 @@ impl Session<'_> {
         if !is_allowed {
             return Err(Broken::Worker("a login that the settings do not allow".to_owned()));
         }
-        if self.attempts >= self.settings.login_attempts.0 {
-            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
-        }
-        self.attempts += 1;
-        self.log.method = Some(method);
+        self.count_attempt(method)?;
         // PAM modules, and later helpers, need not have them in memory.
         self.keys = Keys::default();
         let refusal = match self.judge(user, password)? {
@@ -48,6 +44,23 @@ impl Session<'_> {
         };
         self.worker.channel.send(&Answer::Refused(refusal), None)?;
         Ok(Phase::AwaitingLogin)
+    }
+
+    /// There is nothing that PAM could judge: the journal knows of it, as of every attempt that fails.
+    pub(super) fn refuse_attempt(&mut self, method: Method, why: &str) -> Result<(), Broken> {
+        self.count_attempt(method)?;
+        let why = printable(why.as_bytes());
+        self.log.log(&Event::LoginFailed { why: &why, failures: None });
+        Ok(())
+    }
+
+    fn count_attempt(&mut self, method: Method) -> Result<(), Broken> {
+        if self.attempts >= self.settings.login_attempts.0 {
+            return Err(Broken::Worker("more logins than login-attempts".to_owned()));
+        }
+        self.attempts += 1;
+        self.log.method = Some(method);
+        Ok(())
     }
 
     /// Lets PAM judge when it is this attempt's turn. Takes the password, so that it is wiped before a
@@ -68,8 +81,8 @@ impl Session<'_> {
             self.log.log(&Event::LoginDelayed);
             Err(Refusal::Delayed)
         } else {
-            self.let_signals_end_this();
             self.await_turn()?;
+            self.let_signals_end_this();
             let worker = self.worker.channel.as_fd();
             let judged = login::log_in(
                 user,
@@ -79,9 +92,8 @@ impl Session<'_> {
                 worker,
                 self.prepared,
             );
-            let concluded = self.conclude(judged, &attempt, turn);
-            self.stop = StopSignal::hold();
-            concluded?
+            self.hold_signals();
+            self.conclude_attempt(judged, &attempt, turn)?
         };
         self.log.login_delay = None;
         Ok(answer)
@@ -94,11 +106,11 @@ impl Session<'_> {
         self.starter
             .show(&format!("{}: waits {seconds} s after failed logins", self.log.client_text()));
         self.status = Some(in_authorization(self.log));
-        wait_until(Instant::now() + wait, self.worker.channel.as_fd())
+        self.wait_until(Instant::now() + wait)
     }
 
     /// Remembers and logs what PAM said, and waits until the worker may know it.
-    fn conclude(
+    fn conclude_attempt(
         &mut self,
         judged: Result<LoggedIn, Denied>,
         attempt: &Attempt<'_>,
@@ -117,7 +129,7 @@ impl Session<'_> {
                 let failures = self.delays(|delays| delays.note_failure(attempt));
                 self.log.log(&Event::LoginFailed { why: &reason, failures });
                 self.log.user = None;
-                wait_until(answer_at, self.worker.channel.as_fd())?;
+                self.wait_until(answer_at)?;
                 Ok(Err(Refusal::Credentials))
             }
             Err(Denied::Impossible(reason)) => {
@@ -126,6 +138,10 @@ impl Session<'_> {
                 Ok(Err(Refusal::Temporary))
             }
         }
+    }
+
+    fn wait_until(&self, end: Instant) -> Result<(), Broken> {
+        wait_until(end, self.worker.channel.as_fd(), self.stop.as_ref())
     }
 
     /// Uses what is remembered of logins that failed. Where that is out of order everybody can log
@@ -143,9 +159,12 @@ impl Session<'_> {
     }
 }
 
-/// Waits for a point in time, or the end of the worker. Nobody is logged in yet, so that a signal that
-/// stops the session ends this process at once.
-fn wait_until(end: Instant, worker: BorrowedFd<'_>) -> Result<(), Broken> {
+/// Waits for a point in time, or the end of the worker, or a signal.
+fn wait_until(
+    end: Instant,
+    worker: BorrowedFd<'_>,
+    stop: Option<&StopSignal>,
+) -> Result<(), Broken> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -154,9 +173,13 @@ fn wait_until(end: Instant, worker: BorrowedFd<'_>) -> Result<(), Broken> {
         // Rounded up to whole milliseconds: waking early would spin.
         let left = left.saturating_add(Duration::from_micros(999));
         // Nothing is expected from the worker, but its end is an end.
-        let mut ended = [PollFd::new(worker, PollFlags::empty())];
+        let mut ended = vec![PollFd::new(worker, PollFlags::empty())];
+        ended.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         match poll(&mut ended, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(0) | Err(nix::Error::EINTR) => {}
+            Ok(_) if ended.get(1).and_then(PollFd::any).unwrap_or(false) => {
+                return Err(Broken::Stopped);
+            }
             Ok(_) => return Err(Broken::ChannelEnded),
             Err(error) => return Err(io::Error::from(error).into()),
         }
@@ -173,7 +196,7 @@ mod tests {
         let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         drop(worker);
         let next_year = Instant::now() + Duration::from_secs(365 * 86_400);
-        let waited = wait_until(next_year, monitor.as_fd());
+        let waited = wait_until(next_year, monitor.as_fd(), None);
         assert!(matches!(waited, Err(Broken::ChannelEnded)));
     }
 
@@ -182,7 +205,7 @@ mod tests {
         let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         worker.send(&Request::OffersTls, None).unwrap();
         let end = Instant::now() + Duration::from_millis(20);
-        assert!(wait_until(end, monitor.as_fd()).is_ok());
+        assert!(wait_until(end, monitor.as_fd(), None).is_ok());
         assert!(Instant::now() >= end);
     }
 }

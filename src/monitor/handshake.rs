@@ -93,7 +93,8 @@ mod tests {
         });
         let worker = WorkerProcess::of(pid.unwrap(), ours);
         let prepared = &mut Prepared::default();
-        session::run(worker, &settings, Starter::SuperServer, prepared, &mut Log::default())
+        let log = &mut Log::default();
+        session::run(worker, &settings, Starter::SuperServer, prepared, log).map(drop)
     }
 
     fn refused(worker: impl FnOnce(&ToMonitor)) -> String {

@@ -66,6 +66,8 @@ pub(super) enum Opened {
         helper: Helper,
         mailbox: OwnedFd,
         without_dotlock: bool,
+        /// How long others held it.
+        waited: Duration,
         /// What became of the task's redo record.
         recovery: Option<Recovery>,
     },
@@ -90,8 +92,8 @@ impl Helper {
         // Finishing an interrupted update takes as long as writing the mailbox.
         let patience = if task.record.is_some() { RECOVERY_PATIENCE } else { PATIENCE };
         Ok(match helper.report(Some(task.locking.timeout + patience))? {
-            (Report::Opened { without_dotlock, recovery }, Some(mailbox)) => {
-                Opened::Mailbox { helper, mailbox, without_dotlock, recovery }
+            (Report::Opened { without_dotlock, waited, recovery }, Some(mailbox)) => {
+                Opened::Mailbox { helper, mailbox, without_dotlock, waited, recovery }
             }
             (Report::Missing, None) => Opened::Missing,
             (Report::Locked { holder }, None) => Opened::InUse(one_line(&holder)),

@@ -4,13 +4,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use super::helper::{Helper, Opened, task};
 use super::login::LoggedIn;
 use super::permission::Phase;
 use super::session::{Broken, Session};
 use super::session_lock::{Acquired, SessionLock};
-use super::stop_signal::StopSignal;
 use super::{random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
 use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
@@ -29,8 +29,8 @@ pub(super) struct MailUser {
     lock: SessionLock,
     /// Unique-ids to be kept, as the worker sends them piece by piece.
     to_remember: Option<String>,
-    /// Octets that these may have: a worker is not to fill a disk.
-    most_to_remember: u64,
+    /// Messages that there can be: a worker is not to fill a disk, nor the journal.
+    most_messages: u64,
 }
 
 impl MailUser {
@@ -45,12 +45,12 @@ impl Session<'_> {
         let refusal = match self.prepare(&logged_in) {
             Ok((task, lock)) => {
                 let mut user =
-                    MailUser { logged_in, task, lock, to_remember: None, most_to_remember: 0 };
+                    MailUser { logged_in, task, lock, to_remember: None, most_messages: 0 };
                 let opened = self.open_mailbox(&user);
                 match opened {
                     Ok(mailbox) => {
                         user.task.record = None;
-                        user.most_to_remember = self.most_to_remember(mailbox.as_ref());
+                        user.most_messages = self.most_messages(mailbox.as_ref());
                         // Kept first: whatever fails now, the PAM session is closed.
                         let name = self.user.insert(user).logged_in.account.name.clone();
                         self.hand_over(&name, mailbox)?;
@@ -81,24 +81,28 @@ impl Session<'_> {
     fn log_out(&mut self, logged_in: LoggedIn) {
         self.let_signals_end_this();
         logged_in.log_out(self.settings, self.log, self.worker.channel.as_fd());
-        self.stop = StopSignal::hold();
+        self.hold_signals();
     }
 
-    fn prepare(&self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
+    fn prepare(&mut self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
         let account = &logged_in.account;
-        let lock =
-            match SessionLock::acquire(&account.name, self.log.id, self.settings.session_wait.0) {
-                Ok(Acquired::Lock(lock)) => lock,
-                Ok(Acquired::HeldBy(other)) => {
-                    let holder = format!("another session of {}: {other}", account.name);
-                    self.log.log(&Event::MaildropInUse(&holder));
-                    return Err(Refusal::InUse);
-                }
-                Err(error) => {
-                    self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
-                    return Err(Refusal::Temporary);
-                }
-            };
+        let patience = self.settings.session_wait.0;
+        let lock = match SessionLock::acquire(&account.name, self.log.id, patience) {
+            Ok(Acquired::Lock(lock)) => {
+                self.log.summary.add_lock_wait(lock.waited());
+                lock
+            }
+            Ok(Acquired::HeldBy(other)) => {
+                self.log.summary.add_lock_wait(patience);
+                let holder = format!("another session of {}: {other}", account.name);
+                self.log.log(&Event::MaildropInUse(&holder));
+                return Err(Refusal::InUse);
+            }
+            Err(error) => {
+                self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
+                return Err(Refusal::Temporary);
+            }
+        };
         let record = match redo_records::open(&account.name) {
             Ok(record) => record,
             Err(error) => {
@@ -119,7 +123,8 @@ impl Session<'_> {
             }
         };
         match opened {
-            Opened::Mailbox { helper, mailbox, without_dotlock, recovery } => {
+            Opened::Mailbox { helper, mailbox, without_dotlock, waited, recovery } => {
+                self.log.summary.add_lock_wait(waited);
                 if let Some(recovery) = recovery {
                     self.settle(user, &recovery);
                 }
@@ -137,6 +142,7 @@ impl Session<'_> {
                 Ok(None)
             }
             Opened::InUse(holder) => {
+                self.log.summary.add_lock_wait(self.settings.lock_timeout.0);
                 let text = format!("{}: {}", user.mailbox(), holder);
                 self.log.log(&Event::MaildropInUse(&text));
                 Err(Refusal::InUse)
@@ -152,11 +158,10 @@ impl Session<'_> {
         recovery::settle(&user.logged_in.account.name, &user.mailbox(), recovery, self.log);
     }
 
-    fn most_to_remember(&self, mailbox: Option<&OwnedFd>) -> u64 {
+    fn most_messages(&self, mailbox: Option<&OwnedFd>) -> u64 {
         let size = mailbox.and_then(|mailbox| nix::sys::stat::fstat(mailbox).ok());
         let size = size.and_then(|status| u64::try_from(status.st_size).ok()).unwrap_or_default();
-        let messages = u64::from(self.settings.max_messages.0).min(size / SMALLEST_MESSAGE);
-        messages * REMEMBERED_PER_MESSAGE
+        u64::from(self.settings.max_messages.0).min(size / SMALLEST_MESSAGE)
     }
 
     fn hand_over(&mut self, user: &str, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
@@ -180,7 +185,7 @@ impl Session<'_> {
     pub(super) fn remember(&mut self, piece: &str) -> Result<(), Broken> {
         let Some(user) = &mut self.user else { return Ok(()) };
         let text = user.to_remember.get_or_insert_default();
-        if (text.len() + piece.len()) as u64 > user.most_to_remember {
+        if (text.len() + piece.len()) as u64 > user.most_messages * REMEMBERED_PER_MESSAGE {
             return Err(Broken::Worker("more unique-ids than messages".to_owned()));
         }
         text.push_str(piece);
@@ -210,6 +215,7 @@ impl Session<'_> {
     /// UPDATE begins.
     pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
         let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
+        self.update_began = Some(Instant::now());
         let opened = self.open_mailbox(&user);
         self.user = Some(user);
         let (answer, mailbox) = match opened {
@@ -222,6 +228,9 @@ impl Session<'_> {
             }
             Err(refusal) => (Answer::NotUpdated(refusal), None),
         };
+        if mailbox.is_none() {
+            self.end_update(None);
+        }
         self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
         Ok(if mailbox.is_some() { Phase::Updating } else { Phase::MaildropOpen })
     }
@@ -241,19 +250,35 @@ impl Session<'_> {
         let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
             return Ok(Phase::MaildropOpen);
         };
+        if u64::from(deleted.messages) > user.most_messages {
+            return Err(Broken::Worker("more messages deleted than there were".to_owned()));
+        }
+        let mut phase = Phase::MaildropOpen;
         let answer = match self.commit_with_record(helper, user) {
             Ok(()) => {
                 self.store_remembered();
-                self.result = Some((deleted, left));
+                self.end_update(Some((deleted, left)));
+                phase = self.expect_names(deleted.messages);
                 Answer::Committed
             }
             Err(reason) => {
                 self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
+                self.end_update(None);
                 Answer::NotUpdated(Refusal::Temporary)
             }
         };
         self.worker.channel.send(&answer, None)?;
-        Ok(Phase::MaildropOpen)
+        Ok(phase)
+    }
+
+    /// UPDATE is over; what it came to, when it came to something.
+    fn end_update(&mut self, removed_and_left: Option<(Totals, Totals)>) {
+        let summary = &mut self.log.summary;
+        summary.update = self.update_began.take().map(|began| began.elapsed());
+        match removed_and_left {
+            Some(_) => summary.maildrop = removed_and_left,
+            None => self.update_failed = true,
+        }
     }
 
     /// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
@@ -301,6 +326,7 @@ impl Session<'_> {
         self.release();
         let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
         self.log.log(&Event::UpdateFailed(&mailbox, &describe(trouble)));
+        self.end_update(None);
         Ok(Phase::MaildropOpen)
     }
 

@@ -7,6 +7,7 @@
 mod account;
 mod authorization;
 mod connection;
+mod expunged;
 mod force;
 mod handshake;
 mod helper;
@@ -43,11 +44,12 @@ pub use tls::{has_certificate, report as report_certificates};
 pub use worker_process::{EMPTY_ROOT, try_sandbox};
 
 use crate::channel::ToListener;
-use crate::event::{Event, Session as LogSession};
+use crate::event::{Conclusion, Event, Session as LogSession};
 use crate::ffi::process::use_one_heap;
 use crate::settings::{Place, Settings};
 pub use crate::worker::Strength;
 use starter::Starter;
+use stop_signal::StopSignal;
 use worker_process::WorkerProcess;
 
 /// What a client reads when this host cannot serve anybody.
@@ -61,6 +63,9 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     use_one_heap();
+    // From the first line in the journal on, they have to wait for the last one; so they do in what the
+    // listener forks.
+    let _held = StopSignal::hold();
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     let settings = match Settings::load(config) {
@@ -69,6 +74,7 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
             log.log(&Event::SessionStarted);
             log.log(&Event::SettingsRefused(&error));
             connection.turn_away(OUT_OF_ORDER);
+            conclude(&mut log, Conclusion::ServerFailure);
             return ExitCode::FAILURE;
         }
     };
@@ -110,18 +116,29 @@ fn serve_with(
         Err(error) => {
             log.log(&Event::ServerFailure(&error));
             connection.turn_away(OUT_OF_ORDER);
+            conclude(log, Conclusion::ServerFailure);
             return false;
         }
     };
     // The worker has its own descriptor; the client sees the end when that one is closed.
     drop(connection);
     match session::run(worker, settings, starter, prepared, log) {
-        Ok(()) => true,
+        Ok(conclusion) => {
+            conclude(log, conclusion);
+            true
+        }
         Err(reason) => {
             log.log(&Event::WorkerFailed(&reason));
+            conclude(log, Conclusion::WorkerFailed);
             false
         }
     }
+}
+
+/// The last that the journal hears of a session.
+fn conclude(log: &mut LogSession, conclusion: Conclusion) {
+    log.summary.conclusion = conclusion;
+    log.log(&Event::SessionEnded);
 }
 
 /// A number that nobody can guess; 0 in the unlikely case that the kernel has none.

@@ -11,7 +11,7 @@ pub(super) enum Phase {
     AwaitingLogin,
     /// Nobody is logged in, and a TLS handshake is under way.
     Handshaking,
-    /// There is no TLS, or the client was turned away, so there is no session either.
+    /// There is no TLS, or the client was turned away, so there is no session either; or UPDATE is through.
     Finished,
     /// Logged in; the worker reads the mailbox, which is locked.
     Scanning,
@@ -19,12 +19,15 @@ pub(super) enum Phase {
     MaildropOpen,
     /// UPDATE; the mailbox is locked and the worker says what to remove.
     Updating,
+    /// It is done, and the worker says what each of the messages was.
+    Expunged,
 }
 
 /// The table.
 pub(super) fn allows(phase: Phase, request: &Request) -> bool {
     use Phase::{
-        AwaitingLogin, AwaitingProxy, Finished, Handshaking, MaildropOpen, Scanning, Updating,
+        AwaitingLogin, AwaitingProxy, Expunged, Finished, Handshaking, MaildropOpen, Scanning,
+        Updating,
     };
     matches!(
         (phase, request),
@@ -42,6 +45,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::BeginTls
                 | Request::HandshakeFailed(_)
                 | Request::PlaintextRefused
+                | Request::AttemptRefused { .. }
                 | Request::Login { .. }
                 | Request::LoginByCertificate { .. }
                 | Request::End { .. }
@@ -55,6 +59,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::End { .. }
         ) | (Scanning, Request::Remember(_) | Request::Scanned(_) | Request::Unservable(_))
             | (Finished, Request::End { .. })
+            | (Expunged, Request::Expunged(_))
             | (MaildropOpen, Request::Lock | Request::End { .. })
             | (
                 Updating,
@@ -71,7 +76,7 @@ mod tests {
     use super::*;
     use crate::channel::{Method, Secret, Totals, Trouble};
 
-    const ALL: [Phase; 7] = [
+    const ALL: [Phase; 8] = [
         Phase::AwaitingProxy,
         Phase::AwaitingLogin,
         Phase::Handshaking,
@@ -79,6 +84,7 @@ mod tests {
         Phase::Scanning,
         Phase::MaildropOpen,
         Phase::Updating,
+        Phase::Expunged,
     ];
 
     #[test]
@@ -149,9 +155,21 @@ mod tests {
         };
         for phase in ALL.into_iter().filter(|phase| *phase != Phase::AwaitingLogin) {
             assert!(!allows(phase, &login()), "{phase:?}");
+            let refused = Request::AttemptRefused { method: Method::Plain, why: String::new() };
+            assert!(!allows(phase, &refused), "{phase:?}");
             let by_certificate = Request::LoginByCertificate { user: Vec::new() };
             assert!(!allows(phase, &by_certificate), "{phase:?}");
         }
+    }
+
+    #[test]
+    fn nothing_was_removed_but_by_an_update_that_is_done_and_nothing_else_follows_that() {
+        for phase in ALL {
+            let is_done = phase == Phase::Expunged;
+            assert_eq!(allows(phase, &Request::Expunged(Vec::new())), is_done, "{phase:?}");
+        }
+        assert!(!allows(Phase::Expunged, &Request::Lock));
+        assert!(!allows(Phase::Finished, &Request::Lock));
     }
 
     #[test]

@@ -88,7 +88,7 @@ mod tests {
         let worker = WorkerProcess::of(pid.unwrap(), ours);
         let prepared = &mut Prepared::default();
         let end = session::run(worker, settings, Starter::SuperServer, prepared, &mut log);
-        (log, end)
+        (log, end.map(drop))
     }
 
     fn say(monitor: &ToMonitor, request: &Request) {

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::expunged::Unnamed;
 use super::helper::Helper;
 use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
@@ -13,11 +14,11 @@ use super::permission::{Phase, allows};
 use super::prepared::Prepared;
 use super::privileges;
 use super::starter::Starter;
-use super::stop_signal::StopSignal;
+use super::stop_signal::{self, StopSignal};
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
 use crate::channel::{Answer, Ending, Method, Request, Totals};
-use crate::event::{Event, Session as Log, printable};
+use crate::event::{Conclusion, Event, Session as Log, printable};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
@@ -29,7 +30,7 @@ const SETTLED: u8 = 50;
 /// and others wait for the locks.
 const LONGEST_LOCK: Duration = Duration::from_secs(600);
 
-/// Serves the requests of `worker` until its session is over.
+/// Serves the requests of `worker` until its session is over; says how it ended.
 ///
 /// # Errors
 ///
@@ -40,7 +41,7 @@ pub(super) fn run(
     starter: Starter<'_>,
     prepared: &mut Prepared,
     log: &mut Log,
-) -> Result<(), String> {
+) -> Result<Conclusion, String> {
     let status = Some(in_authorization(log));
     let mut session = Session {
         worker,
@@ -52,8 +53,10 @@ pub(super) fn run(
         delays: LoginDelays::new(settings),
         user: None,
         helper: None,
-        result: None,
         ranges: 0,
+        update_began: None,
+        update_failed: false,
+        unnamed: Unnamed::default(),
         status,
         stop: StopSignal::hold(),
         was_stopped: false,
@@ -64,21 +67,24 @@ pub(super) fn run(
     let outcome = session.serve();
     // Dropping a helper that still holds the locks makes it give them back and remove nothing.
     session.helper = None;
-    if let Some((deleted, left)) = session.result.filter(|(deleted, _)| deleted.messages > 0) {
-        session.log.log(&Event::Updated { deleted, left, retrieved: Totals::default() });
-    }
+    // Already now: PAM may keep this process from coming to its end.
+    session.log.summary.conclusion = match &outcome {
+        Ok(conclusion) => *conclusion,
+        Err(Broken::Stopped) => Conclusion::Stopped,
+        Err(Broken::ChannelEnded | Broken::Worker(_)) => Conclusion::WorkerFailed,
+    };
     // Before the worker, which waits for its client to go.
     if let Some(user) = session.user.take() {
         session.close(user);
     }
     let reaped = session.worker.reap();
     match outcome {
+        Ok(conclusion) => reaped.map(|()| conclusion),
+        // It could not know, so it found its monitor gone.
+        Err(Broken::Stopped) => Ok(Conclusion::Stopped),
         // A worker that was killed is seen first by its channel, which ends.
         Err(Broken::ChannelEnded) => Err(reaped.err().unwrap_or_else(|| "ended early".to_owned())),
         Err(Broken::Worker(what)) => Err(what),
-        Ok(End::ByWorker) => reaped,
-        // It could not know, so it found its monitor gone.
-        Ok(End::BySignal) => Ok(()),
     }
 }
 
@@ -101,11 +107,14 @@ pub(super) struct Session<'a> {
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
     pub(super) helper: Option<Helper>,
-    /// What was removed so far, and what is left; from the opening of the maildrop until it is
-    /// logged.
-    pub(super) result: Option<(Totals, Totals)>,
     /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
     pub(super) ranges: u64,
+    /// When UPDATE began, while it is under way.
+    pub(super) update_began: Option<Instant>,
+    /// Whether it removed nothing, and should have.
+    pub(super) update_failed: bool,
+    /// How many of the removed messages the worker has yet to name for the journal.
+    pub(super) unnamed: Unnamed,
     /// For `systemctl status`, when the session stays so for a moment.
     pub(super) status: Option<String>,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
@@ -121,14 +130,10 @@ pub(super) struct Session<'a> {
     has_no_landlock: bool,
 }
 
-/// How a session came to its end.
-enum End {
-    ByWorker,
-    BySignal,
-}
-
 /// Why a session cannot go on.
 pub(super) enum Broken {
+    /// A signal told it to end.
+    Stopped,
     /// The worker's end of the channel is closed.
     ChannelEnded,
     /// The worker, or what it needs, is out of order.
@@ -148,13 +153,10 @@ impl From<io::Error> for Broken {
 }
 
 impl Session<'_> {
-    fn serve(&mut self) -> Result<End, Broken> {
+    fn serve(&mut self) -> Result<Conclusion, Broken> {
         let mut phase = self.first_phase();
         loop {
-            if self.stopped(phase)? {
-                self.log.log(&Event::SessionStopped);
-                return Ok(End::BySignal);
-            }
+            self.await_request(phase)?;
             let (request, attached) = self.worker.channel.receive()?;
             if attached.is_some() || !allows(phase, &request) {
                 return Err(Broken::Worker(format!("a request that is not allowed in {phase:?}")));
@@ -196,6 +198,10 @@ impl Session<'_> {
                     self.refused_plaintext()?;
                     phase
                 }
+                Request::AttemptRefused { method, why } => {
+                    self.refuse_attempt(method, &why)?;
+                    phase
+                }
                 Request::Login { user, password, method } => {
                     let is_allowed = self.takes_passwords();
                     self.log_in(&user, Some(password), method, is_allowed)?
@@ -217,21 +223,21 @@ impl Session<'_> {
                     phase
                 }
                 Request::Commit { deleted, left } => self.commit(deleted, left)?,
+                Request::Expunged(messages) => self.expunged(&messages)?,
                 Request::Abandon(trouble) => self.abandon(trouble)?,
                 Request::End { ending, retrieved } => {
-                    self.note_end(ending, retrieved);
-                    return Ok(End::ByWorker);
+                    return Ok(self.conclude(ending, retrieved));
                 }
             };
         }
     }
 
-    /// Waits for the worker's next request; true when a signal came first. The client has said QUIT when
-    /// UPDATE is under way: that is not interrupted.
-    fn stopped(&mut self, phase: Phase) -> Result<bool, Broken> {
-        let ends = phase != Phase::Updating;
+    /// Waits for the worker's next request, or a signal. The client has said QUIT when UPDATE is under
+    /// way: that is not interrupted.
+    fn await_request(&mut self, phase: Phase) -> Result<(), Broken> {
+        let ends = !matches!(phase, Phase::Updating | Phase::Expunged);
         if self.was_stopped && ends {
-            return Ok(true);
+            return Err(Broken::Stopped);
         }
         let mut wanted = vec![PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN)];
         let stop = self.stop.as_ref().filter(|_| ends);
@@ -239,12 +245,17 @@ impl Session<'_> {
         loop {
             let limit = match (&self.status, &self.helper) {
                 (Some(_), _) => SETTLED.into(),
-                (None, Some(_)) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
-                (None, None) => PollTimeout::NONE,
+                (None, None) if ends => PollTimeout::NONE,
+                (None, _) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
             };
             match poll(&mut wanted, limit) {
                 Ok(0) if self.status.is_none() => {
-                    return Err(Broken::Worker("keeps the mailbox locked too long".to_owned()));
+                    let what = if self.helper.is_some() {
+                        "keeps the mailbox locked too long"
+                    } else {
+                        "does not say what was removed"
+                    };
+                    return Err(Broken::Worker(what.to_owned()));
                 }
                 Ok(0) => {
                     let status = self.status.take();
@@ -256,7 +267,8 @@ impl Session<'_> {
                 Err(error) => return Err(io::Error::from(error).into()),
             }
         }
-        Ok(wanted.get(1).and_then(PollFd::any).unwrap_or(false))
+        let is_stopped = wanted.get(1).and_then(PollFd::any).unwrap_or(false);
+        if is_stopped { Err(Broken::Stopped) } else { Ok(()) }
     }
 
     /// Once: the journal has no room for a worker that says it without end.
@@ -283,12 +295,18 @@ impl Session<'_> {
         self.was_stopped |= self.stop.take().is_some_and(StopSignal::let_go);
     }
 
+    /// From here on they wait again.
+    pub(super) fn hold_signals(&mut self) {
+        self.stop = StopSignal::hold();
+        self.was_stopped |= stop_signal::noted().is_some();
+    }
+
     /// The worker has read the mailbox: TRANSACTION begins.
     fn begin_transaction(&mut self, totals: Totals) -> Result<Phase, Broken> {
         self.release();
         self.store_remembered();
         self.log.log(&Event::MaildropLoaded(totals));
-        self.result = Some((Totals::default(), totals));
+        self.log.summary.maildrop = Some((Totals::default(), totals));
         let user = self.log.user.as_deref().unwrap_or_default();
         let client = self.log.client_text();
         self.status =
@@ -299,17 +317,25 @@ impl Session<'_> {
         Ok(Phase::MaildropOpen)
     }
 
-    fn note_end(&mut self, ending: Ending, retrieved: Totals) {
-        match self.result.take() {
-            Some((deleted, left)) if ending == Ending::Quit || deleted.messages > 0 => {
-                self.log.log(&Event::Updated { deleted, left, retrieved });
-            }
-            None if self.attempts == 0
-                && !matches!(ending, Ending::WithoutTls | Ending::TurnedAway) =>
+    /// How it ended, by what the worker says and what is known here.
+    fn conclude(&mut self, ending: Ending, retrieved: Totals) -> Conclusion {
+        let has_maildrop = self.log.summary.maildrop.is_some();
+        self.log.summary.retrieved = has_maildrop.then_some(retrieved);
+        match ending {
+            Ending::WithoutTls => Conclusion::TlsFailed,
+            Ending::HeaderRefused => Conclusion::ProxyRefused,
+            Ending::NotAdmitted => Conclusion::NotAdmitted,
+            Ending::Failed => Conclusion::BrokenOff,
+            Ending::Quit | Ending::Disconnected | Ending::TimedOut | Ending::TooManyFailures
+                if self.attempts == 0 =>
             {
-                self.log.log(&Event::NoLoginAttempt)
+                Conclusion::NoLoginAttempt
             }
-            Some(_) | None => self.log.log(&Event::SessionEnded(ending, retrieved)),
+            Ending::Quit if self.update_failed => Conclusion::UpdateFailed,
+            Ending::Quit => Conclusion::Quit,
+            Ending::Disconnected => Conclusion::Disconnected,
+            Ending::TimedOut => Conclusion::TimedOut,
+            Ending::TooManyFailures => Conclusion::LoginAttemptsUsedUp,
         }
     }
 }

@@ -21,6 +21,7 @@ const MAX_SIGNATURE: u64 = 80;
 pub(super) struct SessionLock {
     path: PathBuf,
     lock: Flock<File>,
+    waited: Duration,
 }
 
 /// What trying to acquire a lock came to.
@@ -43,6 +44,11 @@ impl SessionLock {
         Self::acquire_in(Path::new(DIRECTORY), user, id, patience)
     }
 
+    /// How long the session before held it; zero when there was none.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     fn acquire_in(
         directory: &Path,
         user: &str,
@@ -50,14 +56,16 @@ impl SessionLock {
         patience: Duration,
     ) -> io::Result<Acquired> {
         let path = directory.join(user);
-        let deadline = Instant::now() + patience;
+        let asked = Instant::now();
+        let deadline = asked + patience;
+        let mut waited = Duration::ZERO;
         let mut pause = Duration::from_millis(1);
         loop {
             let mut file = open(directory, &path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_current(&lock, &path) => {
                     sign(&lock, id);
-                    return Ok(Acquired::Lock(Self { path, lock }));
+                    return Ok(Acquired::Lock(Self { path, lock, waited }));
                 }
                 // The session before removed it between our opening and locking it.
                 Ok(_) => continue,
@@ -72,6 +80,7 @@ impl SessionLock {
             }
             drop(file);
             std::thread::sleep(pause);
+            waited = asked.elapsed();
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

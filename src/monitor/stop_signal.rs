@@ -1,9 +1,15 @@
 //! Being told to end.
 
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::ffi::signal;
+
+/// Those that end a service.
+const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// Makes the signals that end a service something to wait for, so that a session is closed
 /// properly and an UPDATE is finished first.
@@ -16,23 +22,22 @@ pub(super) struct StopSignal {
 impl StopSignal {
     /// From here on the signals wait; `None` where they cannot.
     pub(super) fn hold() -> Option<Self> {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            signals.add(signal);
-        }
+        let signals: SigSet = SIGNALS.into_iter().collect();
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let descriptor = SignalFd::with_flags(&signals, flags).ok()?;
         signals.thread_block().ok()?;
         Some(Self { signals, descriptor })
     }
 
-    /// From here on the signals end the process at once, as they do with others: what PAM starts
-    /// must not inherit that they wait. True when one came meanwhile.
+    /// From here on the signals do not wait: what PAM starts must not inherit that they do. The first one
+    /// is noted, for the watchdog to end this process ([`noted`]). True when one came meanwhile.
     pub(super) fn let_go(self) -> bool {
         let mut came = false;
         while let Ok(Some(_)) = self.descriptor.read_signal() {
             came = true;
         }
+        // Where that cannot be, they end the process at once.
+        let _ = signal::note_first(&SIGNALS);
         let _ = self.signals.thread_unblock();
         came
     }
@@ -42,4 +47,17 @@ impl AsFd for StopSignal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
+}
+
+/// Where signals are noted that did not wait.
+pub(super) fn notes() -> Option<BorrowedFd<'static>> {
+    signal::notes().map(AsFd::as_fd)
+}
+
+/// Such a signal, if there was one.
+pub(super) fn noted() -> Option<Signal> {
+    let mut number = [0];
+    signal::notes()?.read_exact(&mut number).ok()?;
+    let [number] = number;
+    Signal::try_from(i32::from(number)).ok()
 }

@@ -117,6 +117,7 @@ fn instructions(
         login_timeout: settings.login_timeout.0,
         idle_timeout: settings.idle_timeout.0,
         handshake_timeout: settings.handshake_timeout.0,
+        log_expunged: settings.log_expunged,
         implicit_tls: connection.is_some_and(Connection::wants_tls),
         behind_proxy: settings.is_proxy(client),
         takes_plaintext: settings.plaintext_login.allows(client.map(|(address, _)| address)),

@@ -38,7 +38,12 @@ pub enum Step {
     PasswordRefused,
     /// An AUTH that was no attempt to guess a password and yet counts for one; the reply is
     /// written.
-    Failed,
+    Failed {
+        /// The mechanism.
+        mechanism: Mechanism,
+        /// What was wrong, for the journal too.
+        why: &'static str,
+    },
     /// This user with this password wants to log in.
     LogIn {
         /// Who, as the client says.
@@ -83,11 +88,13 @@ impl Authorization {
     ///
     /// Those of `out`.
     pub fn on_response(&mut self, line: Option<&[u8]>, out: &mut impl Write) -> io::Result<Step> {
-        let turn = match (self.awaited.take(), line) {
-            (Some(awaited), Some(line)) => awaited.response(line),
-            (_, _) => Turn::Refused("response too long"),
+        let Some(awaited) = self.awaited.take() else { return Ok(Step::Replied) };
+        let mechanism = awaited.mechanism();
+        let turn = match line {
+            Some(line) => awaited.response(line),
+            None => Turn::Refused("response too long"),
         };
-        self.turn(turn, out)
+        self.turn(mechanism, turn, out)
     }
 
     /// Answers `command`.
@@ -135,7 +142,7 @@ impl Authorization {
                     Some(Mechanism::Plain | Mechanism::Login) if !self.takes_passwords => {
                         return self.refuse_password(out);
                     }
-                    Some(mechanism) => return self.turn(mechanism.begin(initial), out),
+                    Some(mechanism) => return self.turn(mechanism, mechanism.begin(initial), out),
                     None => reply::err(out, "unknown mechanism")?,
                 }
             }
@@ -164,15 +171,16 @@ impl Authorization {
         Ok(Step::PasswordRefused)
     }
 
-    fn turn(&mut self, turn: Turn, out: &mut impl Write) -> io::Result<Step> {
+    fn turn(&mut self, mechanism: Mechanism, turn: Turn, out: &mut impl Write) -> io::Result<Step> {
         match turn {
             Turn::Challenge(awaited) => {
                 write!(out, "+ {}\r\n", awaited.challenge())?;
                 self.awaited = Some(awaited);
             }
             Turn::LogIn { user, .. } if user.len() > MAX_USER => {
-                reply::err(out, "user name too long")?;
-                return Ok(Step::Failed);
+                let why = "user name too long";
+                reply::err(out, why)?;
+                return Ok(Step::Failed { mechanism, why });
             }
             Turn::LogIn { user, password, mechanism } => {
                 return Ok(Step::LogIn { user, password, mechanism: Some(mechanism) });
@@ -182,14 +190,15 @@ impl Authorization {
                     return Ok(Step::LogInCertified { user: user.clone() });
                 }
                 Some(_) | None => {
-                    reply::err_with(out, Code::Auth, "the certificate names somebody else")?;
-                    return Ok(Step::Failed);
+                    let why = "the certificate names somebody else";
+                    reply::err_with(out, Code::Auth, why)?;
+                    return Ok(Step::Failed { mechanism, why });
                 }
             },
             Turn::Cancelled => reply::err(out, "cancelled")?,
             Turn::Refused(why) => {
                 reply::err(out, why)?;
-                return Ok(Step::Failed);
+                return Ok(Step::Failed { mechanism, why });
             }
         }
         Ok(Step::Replied)
@@ -272,9 +281,12 @@ mod tests {
 
     #[test]
     fn auth_that_goes_wrong_counts_and_one_that_is_cancelled_does_not() {
-        for (response, step) in
-            [(Some(&b"*"[..]), Step::Replied), (Some(b"!"), Step::Failed), (None, Step::Failed)]
-        {
+        let failed = |why| Step::Failed { mechanism: Mechanism::Login, why };
+        for (response, step) in [
+            (Some(&b"*"[..]), Step::Replied),
+            (Some(b"!"), failed("not base64")),
+            (None, failed("response too long")),
+        ] {
             let mut state = Authorization::new(true, None);
             let mut out = Vec::new();
             state.on(Command::Auth(Some(b"LOGIN"), None), &mut out).unwrap();
@@ -294,7 +306,7 @@ mod tests {
             assert_eq!(step, Step::LogInCertified { user: "alice".to_owned() }, "{line}");
         }
         let step = state.on(parse(b"AUTH EXTERNAL Ym9i").unwrap(), &mut out).unwrap();
-        assert_eq!(step, Step::Failed);
+        assert!(matches!(step, Step::Failed { mechanism: Mechanism::External, .. }), "{step:?}");
         assert_eq!(replies(&["AUTH EXTERNAL ="]), "-ERR no certificate that names a user\r\n");
     }
 

@@ -76,6 +76,15 @@ impl Mechanism {
 }
 
 impl Awaited {
+    /// Whose response it is.
+    pub(super) fn mechanism(&self) -> Mechanism {
+        match self {
+            Self::Plain => Mechanism::Plain,
+            Self::Name | Self::Password { .. } => Mechanism::Login,
+            Self::Identity => Mechanism::External,
+        }
+    }
+
     /// What the client is asked, in base64.
     pub(super) fn challenge(&self) -> &'static str {
         match self {

@@ -36,14 +36,13 @@ impl Session<'_> {
                     }
                 }
                 LoginStep::PasswordRefused => self.note_refused_plaintext()?,
-                LoginStep::Failed => failures += 1,
+                LoginStep::Failed { mechanism, why } => {
+                    let method = method(mechanism);
+                    self.tell(&Request::AttemptRefused { method, why: why.to_owned() })?;
+                    failures += 1;
+                }
                 LoginStep::LogIn { user, password, mechanism } => {
-                    let method = match mechanism {
-                        None => Method::UserPass,
-                        Some(Mechanism::Plain) => Method::Plain,
-                        Some(Mechanism::Login) => Method::Login,
-                        Some(Mechanism::External) => Method::External,
-                    };
+                    let method = mechanism.map_or(Method::UserPass, method);
                     let password = Secret::from(password);
                     login = Some(Request::Login { user, password, method });
                 }
@@ -72,7 +71,7 @@ impl Session<'_> {
             Ending::WithoutTls => {
                 self.tell_failure("the client began with TLS where STLS is wanted first");
             }
-            Ending::TurnedAway => {
+            Ending::HeaderRefused => {
                 return self.refuse_header("none is expected from this address (proxies)");
             }
             // Sent as far as that needs no waiting. Of the other time-out, of inactivity, RFC 1939
@@ -84,6 +83,7 @@ impl Session<'_> {
             | Ending::Quit
             | Ending::Disconnected
             | Ending::TooManyFailures
+            | Ending::NotAdmitted
             | Ending::Failed => {}
         }
         ending
@@ -226,6 +226,14 @@ impl Session<'_> {
             Ok((Answer::Remembered, ids)) => Ok(ids),
             Ok(_) | Err(_) => Err(self.fail()),
         }
+    }
+}
+
+fn method(mechanism: Mechanism) -> Method {
+    match mechanism {
+        Mechanism::Plain => Method::Plain,
+        Mechanism::Login => Method::Login,
+        Mechanism::External => Method::External,
     }
 }
 

@@ -188,7 +188,7 @@ impl Client {
                 return Err(Ending::WithoutTls);
             }
             if !self.has_spoken && proxy::BEGINNINGS.iter().any(|it| self.input.begins_with(it)) {
-                return Err(Ending::TurnedAway);
+                return Err(Ending::HeaderRefused);
             }
         }
         self.has_spoken = true;

@@ -11,6 +11,7 @@
 mod authorization;
 mod client;
 mod deadline;
+mod expunged;
 mod mailbox;
 mod maildrop;
 mod proxied;
@@ -63,6 +64,8 @@ pub struct Start {
     pub behind_proxy: bool,
     /// Whether TLS begins with the first octet.
     pub implicit_tls: bool,
+    /// Whether the journal is told of each message that UPDATE removes.
+    pub log_expunged: bool,
     /// Whether this client may send a password without encryption; behind a proxy the monitor says
     /// so later.
     pub takes_plaintext: bool,

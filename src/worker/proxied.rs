@@ -30,7 +30,8 @@ impl Session<'_> {
                 Ok(())
             }
             Ok((Answer::NotAdmitted, None)) => {
-                Err(self.turn_away(Some(Code::SysTemp), "too many connections from your address"))
+                let text = "too many connections from your address";
+                Err(self.turn_away(Some(Code::SysTemp), text, Ending::NotAdmitted))
             }
             Ok(_) | Err(_) => Err(Ending::Failed),
         }
@@ -39,20 +40,20 @@ impl Session<'_> {
     /// There is a header where none may be, or none that can be used where one must be.
     pub(super) fn refuse_header(&mut self, reason: &str) -> Ending {
         match self.monitor.send(&Request::ProxyRefused(reason.to_owned()), None) {
-            Ok(()) => self.turn_away(None, "PROXY header refused"),
+            Ok(()) => self.turn_away(None, "PROXY header refused", Ending::HeaderRefused),
             Err(_) => Ending::Failed,
         }
     }
 
     /// Says why there is no session, where that can be read.
-    fn turn_away(&mut self, code: Option<Code>, text: &str) -> Ending {
+    fn turn_away(&mut self, code: Option<Code>, text: &str, turned_away: Ending) -> Ending {
         let output = &mut self.client.output;
         let said = match code {
             _ if self.start.implicit_tls => Ok(()),
             Some(code) => reply::err_with(output, code, text),
             None => reply::err(output, text),
         };
-        said.map_or_else(ending, |()| Ending::TurnedAway)
+        said.map_or_else(ending, |()| turned_away)
     }
 }
 
@@ -85,6 +86,7 @@ mod tests {
             login_timeout: Duration::from_secs(60),
             behind_proxy: true,
             implicit_tls: false,
+            log_expunged: true,
             takes_plaintext: true,
         }
     }
@@ -142,7 +144,7 @@ mod tests {
         let octets = format!("{HEADER}USER alice\r\nQUIT\r\n");
         let (said, heard) = run(start(), octets.as_bytes(), Some(Answer::NotAdmitted));
         assert_eq!(said, "-ERR [SYS/TEMP] too many connections from your address\r\n");
-        assert_eq!(heard[1..], [end(Ending::TurnedAway)]);
+        assert_eq!(heard[1..], [end(Ending::NotAdmitted)]);
     }
 
     #[test]
@@ -161,7 +163,7 @@ mod tests {
             let (said, heard) = run(start(), octets.as_bytes(), None);
             assert_eq!(said, "-ERR PROXY header refused\r\n", "{octets:?}");
             let [Request::ProxyRefused(_), ended] = &heard[..] else { panic!("{heard:?}") };
-            assert_eq!(*ended, end(Ending::TurnedAway), "{octets:?}");
+            assert_eq!(*ended, end(Ending::HeaderRefused), "{octets:?}");
         }
     }
 

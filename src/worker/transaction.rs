@@ -98,7 +98,8 @@ impl Session<'_> {
     fn update(&mut self, maildrop: &Maildrop, state: &Transaction) -> Result<(), Ending> {
         // A pipelining client may have sent QUIT long before it has read the replies.
         self.client.output.flush().map_err(ending)?;
-        let outcome = update::run(&self.monitor, maildrop, state).map_err(|_| Ending::Failed);
+        let outcome = update::run(&self.monitor, maildrop, state, self.start);
+        let outcome = outcome.map_err(|_| Ending::Failed);
         let output = &mut self.client.output;
         match outcome {
             Ok(Update::NothingToDo) => reply::ok(output, "goodbye"),

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 
+use super::Start;
+use super::expunged::Records;
 use super::maildrop::Maildrop;
 use super::session::send_remembered;
 use crate::channel::{Answer, MAX_RANGES, Range, Refusal, Request, ToMonitor, Totals, Trouble};
@@ -33,6 +35,7 @@ pub(super) fn run(
     monitor: &ToMonitor,
     maildrop: &Maildrop,
     state: &Transaction,
+    start: &Start,
 ) -> io::Result<Update> {
     let marked: Vec<usize> = (0..pop3::Maildrop::count(maildrop))
         .filter_map(MessageNumber::from_index)
@@ -57,7 +60,8 @@ pub(super) fn run(
         }
     };
     let missing = marked.len() - doomed.len();
-    let ranges = merge(doomed.iter().map(|(_, range)| *range).collect());
+    let records = start.log_expunged.then(|| Records::of(&doomed, &mailbox));
+    let ranges = merge(doomed.iter().map(|(_, place)| range(place)).collect());
     for part in ranges.chunks(MAX_RANGES) {
         monitor.send(&Request::Delete(part.to_vec()), None)?;
     }
@@ -70,13 +74,18 @@ pub(super) fn run(
         Totals { messages: all.messages - deleted.messages, octets: all.octets - deleted.octets };
     monitor.send(&Request::Commit { deleted, left }, None)?;
     match monitor.receive()? {
-        (Answer::Committed, None) if missing > 0 => {
-            Ok(Update::Missing(u32::try_from(missing).unwrap_or(u32::MAX)))
-        }
-        (Answer::Committed, None) => Ok(Update::Removed(deleted.messages)),
-        (Answer::NotUpdated(refusal), None) => Ok(Update::Refused(refusal)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+        (Answer::Committed, None) => {}
+        (Answer::NotUpdated(refusal), None) => return Ok(Update::Refused(refusal)),
+        _ => return Err(io::ErrorKind::InvalidData.into()),
     }
+    if let Some(records) = records {
+        records.send(monitor, maildrop)?;
+    }
+    Ok(match u32::try_from(missing) {
+        Ok(0) => Update::Removed(deleted.messages),
+        Ok(missing) => Update::Missing(missing),
+        Err(_) => Update::Missing(u32::MAX),
+    })
 }
 
 /// Where the marked messages are in the locked file `now`, each with its index in the maildrop,
@@ -85,7 +94,7 @@ fn locate(
     maildrop: &Maildrop,
     marked: &[usize],
     now: &File,
-) -> Result<Vec<(usize, Range)>, Trouble> {
+) -> Result<Vec<(usize, mbox::Message)>, Trouble> {
     let Some(mailbox) = maildrop.mailbox() else { return Ok(Vec::new()) };
     let index = maildrop.index();
     let is_unchanged = mailbox.is_unchanged_in(now);
@@ -99,7 +108,7 @@ fn locate(
     let in_place = |number: &usize| {
         let place =
             mailbox.place(index, *number).filter(|place| is_itself(*number) && is_there(place))?;
-        Some((*number, range(&place)))
+        Some((*number, place))
     };
     if let Some(places) = marked.iter().map(in_place).collect() {
         return Ok(places);
@@ -111,7 +120,7 @@ fn locate(
         .iter()
         .filter_map(|number| {
             let place = (*places.get(*number)?)?;
-            Some((*number, range(scanned.messages().get(place)?)))
+            Some((*number, *scanned.messages().get(place)?))
         })
         .collect())
 }

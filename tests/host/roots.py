@@ -41,6 +41,8 @@ LAYERS = {
     "exim": ("exim4-daemon-light",),
     # A proxy that speaks the PROXY protocol.
     "haproxy": ("haproxy",),
+    # What reads the journal: to ban those who guess passwords, and for Prometheus.
+    "watchers": ("fail2ban", "python3-systemd", "nftables", "iptables", "jq", "prometheus-node-exporter"),
     # Debian's own popa3d, the oracle of the differential test.
     "popa3d-1.0.3": ("popa3d=1.0.3-1.1",),
     # What ran it where it did not stand alone.

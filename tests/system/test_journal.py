@@ -2,7 +2,7 @@
 
 import re
 
-from .case import HostCase
+from .case import PASSWORD, HostCase
 from .mail import messages
 
 
@@ -60,6 +60,36 @@ class Journal(HostCase):
         self.assertIn(user, failed["MESSAGE"])
         self.assertIn("127.0.0.22", failed["MESSAGE"])
         self.assertLessEqual(int(failed["PRIORITY"]), 5)
+
+    def test_the_catalog_explains_a_failed_login_and_every_other_line(self):
+        user = self.account(messages(2))
+        session = self.connect(source="127.0.0.26")
+        session.ok(f"USER {user}")
+        session.err("PASS wrong", b"AUTH")
+        session.ok(f"USER {user}")
+        session.ok(f"PASS {PASSWORD}")
+        session.ok("DELE 1")
+        session.quit()
+        self.until_idle()
+        self.host.run("journalctl", "--sync")
+        explained = self.host.run("journalctl", "-x", "--no-pager", "-o", "short", "POPA3D_CLIENT=127.0.0.26").output
+        entries = self.journal(POPA3D_CLIENT="127.0.0.26")
+        self.assertEqual([entry["POPA3D_EVENT"] for entry in entries],
+                         ["session-started", "login-failed", "login-passed", "maildrop-loaded", "expunged", "session-ended"])
+        self.assertEqual(explained.count("Defined-By: popa3d"), len(entries), explained)
+        session_of_the_failure = f'"journalctl -t popa3d _PID={entries[1]["_PID"]}" shows the whole session.'
+        plain = " ".join(explained.replace("░░", "").split())
+        for text in ("Subject: A login was refused", "tried to log in and was refused", "man:popa3d-events(7)",
+                     session_of_the_failure, "A mail client of this user deleted it"):
+            self.assertIn(text, plain)
+        # What was to be filled in was.
+        self.assertNotIn("@_", plain)
+        self.assertEqual([entry["POPA3D_SESSION"] for entry in self.journal(_PID=entries[1]["_PID"]) if "POPA3D_SESSION" in entry],
+                         [entry["POPA3D_SESSION"] for entry in entries])
+
+    def test_every_event_is_in_the_catalog_of_the_host(self):
+        listed = self.host.run("journalctl", "--dump-catalog").output
+        self.assertGreaterEqual(listed.count("Defined-By: popa3d"), 30)
 
     def test_an_unknown_user_is_not_logged_by_name(self):
         # What was typed as a name may be a password.

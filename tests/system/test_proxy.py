@@ -110,7 +110,7 @@ class Clients(ProxyCase):
                 session.quit()
                 entries = self.entries(proxy)
                 self.assertEqual([entry["POPA3D_EVENT"] for entry in entries],
-                                 ["session-started", "login-passed", "maildrop-loaded", "updated"])
+                                 ["session-started", "login-passed", "maildrop-loaded", "session-ended"])
                 for entry in entries:
                     self.assertEqual((entry["POPA3D_CLIENT"], entry["POPA3D_CLIENT_PORT"]), (client, port))
                 self.assertEqual(entries[0]["MESSAGE"], f"Session from {client} through {proxy}")
@@ -310,7 +310,7 @@ class Pieces(ProxyCase):
                         entries = self.entries(proxy)
                         self.assertLessEqual(len(entries), 1, entries)
                         for entry in entries:
-                            self.assertEqual((entry["POPA3D_EVENT"], entry["PRIORITY"]), ("no-login-attempt", "6"))
+                            self.assertEqual((entry["POPA3D_EVENT"], entry["PRIORITY"]), ("session-ended", "6"))
                             self.assertNotIn("POPA3D_CLIENT", entry)
                         self.assertEqual(self.journal(POPA3D_CLIENT=proxy), [])
         # A connection that is broken already has no address any more; its client is none of this host.

@@ -176,7 +176,7 @@ class Stop(Standalone):
         self.until(lambda: self.show("ActiveState") == "inactive", "the end")
         self.assertEqual(rest_of(late.connection), b"")
         self.assertEqual(self.host.mailbox(user).read_bytes(), mbox(mail[1::2]))
-        self.assertEqual([entry["POPA3D_DELETED_MESSAGES"] for entry in self.journal(POPA3D_EVENT="updated", POPA3D_USER=user)],
+        self.assertEqual([entry["POPA3D_DELETED_MESSAGES"] for entry in self.journal(POPA3D_EVENT="session-ended", POPA3D_USER=user)],
                          ["10000"])
 
     def test_a_session_that_does_not_end_does_not_keep_it_for_good(self):
