@@ -107,7 +107,7 @@ class EditedPam(UpgradeCase):
             self.assertIn("/etc/pam.d/popa3d", installed.output + installed.errors)
             self.assertNotEqual(installed.code, 0)
             self.assertEqual(self.greeting(host), OLD_GREETING)
-            self.assertEqual(self.unique_ids(host), host.unique_ids)
+            self.assertEqual(self.unique_ids(host), self.unique_ids_of_1)
             host.run("dpkg", "--force-confold", "--configure", "-a", environment=("DEBIAN_FRONTEND=noninteractive",))
             self.assertEqual(host.read("/etc/pam.d/popa3d"), self.EDITED)
             self.assert_taken_over(host, "popa3d.service")
@@ -207,7 +207,7 @@ class Inetd(UpgradeCase):
         self.assertEqual((self.enabled(host), self.active(host)), ([], []))
         self.until(lambda: self.listens(host), "inetd to listen")
         self.assertNotEqual(self.greeting(host), OLD_GREETING)
-        self.assertEqual(self.unique_ids(host)[:4], host.unique_ids[:4])
+        self.assertEqual(self.unique_ids(host)[:4], self.unique_ids_of_1[:4])
 
     def _lines(self, host):
         return [line for line in host.read("/etc/inetd.conf").decode().splitlines() if "popa3d" in line]

@@ -58,6 +58,8 @@ class UpgradeCase(HostCase):
         self.until(lambda: not host.run("pidof", "inetd", "inetutils-inetd", "xinetd", check=False).output,
                    f"the end of {super_server}")
         host.run("systemctl", "start", super_server)
+        # An upgrade of 1.0.3 starts xinetd several times; those before are not to count.
+        host.run("systemctl", "reset-failed", super_server)
         self.until(lambda: self.listens(host), f"{super_server} to listen")
 
     def alice(self, host):
@@ -65,8 +67,8 @@ class UpgradeCase(HostCase):
         host.user("alice", PASSWORD)
         mail = messages(4)
         host.deliver("alice", mbox([*mail, mail[0]]))
-        host.unique_ids = self.unique_ids(host)
-        self.assertEqual(len(host.unique_ids), 5)
+        self.unique_ids_of_1 = self.unique_ids(host)
+        self.assertEqual(len(self.unique_ids_of_1), 5)
 
     def session(self, host, user=None):
         """A session of a user, if one is given."""
@@ -104,8 +106,8 @@ class UpgradeCase(HostCase):
         self.assertNotEqual(self.greeting(host), OLD_GREETING)
         unique_ids = self.unique_ids(host)
         # The second of two that are alike had the same, which no client can do anything with.
-        self.assertEqual(unique_ids[:4], host.unique_ids[:4])
-        self.assertTrue(unique_ids[4].startswith(host.unique_ids[4]))
+        self.assertEqual(unique_ids[:4], self.unique_ids_of_1[:4])
+        self.assertTrue(unique_ids[4].startswith(self.unique_ids_of_1[4]))
         self.assertEqual(host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
 
     def assert_nothing_left(self, host):
