@@ -53,114 +53,125 @@ const MISTAKE: u8 = 2;
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
-    Serve(Place),
-    Listen(Place, Ground),
-    CheckConfig(Place),
-    CheckSettings(Place),
-    Mailbox(Place, String, Form),
-    Recover(Place),
+    Serve,
+    Listen(Ground),
+    CheckConfig,
+    CheckSettings,
+    Expire,
+    Mailbox(String, Form),
+    Recover,
     Sessions,
-    Undelete(admin::undelete::Request, Place),
-    Expire(Place),
+    Undelete(admin::undelete::Request),
     Print(&'static str),
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    match parse(std::env::args_os().skip(1)) {
-        Ok(Action::Serve(config)) => serve(&config),
-        Ok(Action::Listen(config, ground)) => {
-            let journal = journal::start();
-            match listener::run(config, ground, journal) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(Failure::Mistake(text)) => complain(&text),
-                Err(Failure::Host(text)) => {
-                    complain(&text);
-                    ExitCode::FAILURE
-                }
-            }
-        }
-        Ok(Action::CheckConfig(config)) => admin::doctor::check(&config),
-        Ok(Action::CheckSettings(config)) => match Settings::load(&config) {
+    let (action, config) = match parse(std::env::args_os().skip(1)) {
+        Ok(asked_for) => asked_for,
+        Err(error) => return complain(&format!("{error}; popa3d --help tells more")),
+    };
+    match action {
+        Action::Serve => serve(&config),
+        Action::Listen(ground) => listen(config, ground),
+        Action::CheckConfig => admin::doctor::check(&config),
+        Action::CheckSettings => match Settings::load(&config) {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string()),
         },
-        Ok(Action::Mailbox(config, user, form)) => show_mailbox(&config, &user, form),
-        Ok(Action::Recover(config)) => {
-            journal::start();
-            monitor::recover_all(&config)
-        }
-        Ok(Action::Sessions) => show(admin::sessions::table()),
-        Ok(Action::Undelete(request, config)) => undelete(&request, &config),
-        Ok(Action::Expire(config)) => {
+        Action::Expire => {
             journal::start();
             monitor::expire_all(&config)
         }
-        Ok(Action::Print(text)) => print(text),
-        Err(error) => complain(&format!("{error}; popa3d --help tells more")),
+        Action::Mailbox(user, form) => show_mailbox(&config, &user, form),
+        Action::Recover => {
+            journal::start();
+            monitor::recover_all(&config)
+        }
+        Action::Sessions => show(admin::sessions::table()),
+        Action::Undelete(request) => undelete(&request, &config),
+        Action::Print(text) => print(text),
     }
 }
 
-fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, lexopt::Error> {
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<(Action, Place), lexopt::Error> {
     use lexopt::prelude::{Long, Short, ValueExt};
     let mut config = Place::Usual;
-    let mut action: fn(Place) -> Action = Action::Serve;
-    let mut mailbox = None;
+    let mut action = None;
     let mut form = Form::Text;
     let mut listens = false;
     let mut ground = Ground::Back;
-    let mut undelete: Option<admin::undelete::Request> = None;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
-        match argument {
-            Short('V') | Long("version") => return Ok(Action::Print(VERSION)),
-            Short('D') | Long("daemon") => listens = true,
-            Short('F') | Long("foreground") => ground = Ground::Front,
-            Short('h') | Long("help") => return Ok(Action::Print(USAGE)),
-            Long("config") => config = Place::File(parser.value()?.into()),
-            Long("check-config") => action = Action::CheckConfig,
-            Long("json") => form = Form::Json,
-            Long("mailbox") => mailbox = Some(parser.value()?.string()?),
-            Long("recover") => action = Action::Recover,
-            // None of the settings matters to it.
-            Long("sessions") => action = |_| Action::Sessions,
-            Long("expire") => action = Action::Expire,
+        let chosen = match argument {
+            Short('V') | Long("version") => return Ok((Action::Print(VERSION), config)),
+            Short('h') | Long("help") => return Ok((Action::Print(USAGE), config)),
+            Long("check-config") => Action::CheckConfig,
+            Long("expire") => Action::Expire,
+            Long("mailbox") => Action::Mailbox(parser.value()?.string()?, Form::Text),
+            Long("recover") => Action::Recover,
+            Long("sessions") => Action::Sessions,
             Long("undelete") => {
-                let user = parser.value()?.string()?;
-                undelete = Some(admin::undelete::Request::new(user));
+                Action::Undelete(admin::undelete::Request::new(parser.value()?.string()?))
+            }
+            Short('D') | Long("daemon") => {
+                listens = true;
+                continue;
+            }
+            Short('F') | Long("foreground") => {
+                ground = Ground::Front;
+                continue;
+            }
+            Long("config") => {
+                config = Place::File(parser.value()?.into());
+                continue;
+            }
+            Long("json") => {
+                form = Form::Json;
+                continue;
             }
             // The rest stands behind --undelete USER.
-            Short(_) | Long(_) | lexopt::Arg::Value(_) => match (&mut undelete, argument) {
-                (Some(request), Long("since")) => {
-                    request.since = Some(parser.value()?.parse_with(since)?);
+            Short(_) | Long(_) | lexopt::Arg::Value(_) => {
+                match (&mut action, argument) {
+                    (Some(Action::Undelete(request)), Long("since")) => {
+                        request.since = Some(parser.value()?.parse_with(since)?);
+                    }
+                    (Some(Action::Undelete(request)), Long("all")) => request.choice.all()?,
+                    (Some(Action::Undelete(request)), lexopt::Arg::Value(id)) => {
+                        request.choice.add(id.string()?)?;
+                    }
+                    (_, argument) => return Err(argument.unexpected()),
                 }
-                (Some(request), Long("all")) => request.choice.all()?,
-                (Some(request), lexopt::Arg::Value(id)) => request.choice.add(id.string()?)?,
-                (_, argument) => return Err(argument.unexpected()),
-            },
-        }
-    }
-    if let Some(request) = undelete {
-        return match (action(config), listens, ground) {
-            (Action::Serve(config), false, Ground::Back) => Ok(Action::Undelete(request, config)),
-            _ => Err("--undelete goes with --since, --all and --config alone".into()),
+                continue;
+            }
         };
-    }
-    let action = match (mailbox, form) {
-        (None, Form::Text) => action(config),
-        (Some(user), form) if action(Place::Usual) == Action::Serve(Place::Usual) => {
-            Action::Mailbox(config, user, form)
+        if action.replace(chosen).is_some() {
+            return Err("one thing at a time".into());
         }
-        (Some(_), _) => return Err("--mailbox goes with --json and --config at most".into()),
-        (None, Form::Json) => return Err("--json is for --mailbox only".into()),
+    }
+    let action = match (action, listens, ground, form) {
+        (None, false, Ground::Back, Form::Text) => Action::Serve,
+        (None, true, ground, Form::Text) => Action::Listen(ground),
+        (Some(Action::CheckConfig), true, Ground::Back, Form::Text) => Action::CheckSettings,
+        (Some(Action::Mailbox(user, _)), false, Ground::Back, form) => Action::Mailbox(user, form),
+        (Some(action), false, Ground::Back, Form::Text) => action,
+        (_, _, _, Form::Json) => return Err("--json is for --mailbox only".into()),
+        (_, true, _, _) => return Err("-D listens, and goes with --check-config at most".into()),
+        (_, false, Ground::Front, _) => return Err("-F is for -D only".into()),
     };
-    match (action, listens, ground) {
-        (Action::Serve(config), true, ground) => Ok(Action::Listen(config, ground)),
-        (Action::CheckConfig(config), true, Ground::Back) => Ok(Action::CheckSettings(config)),
-        (action, false, Ground::Back) => Ok(action),
-        (_, true, _) => Err("-D listens, and goes with --check-config at most".into()),
-        (_, false, Ground::Front) => Err("-F is for -D only".into()),
+    Ok((action, config))
+}
+
+fn listen(config: Place, ground: Ground) -> ExitCode {
+    let journal = journal::start();
+    match listener::run(config, ground, journal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Mistake(text)) => complain(&text),
+        Err(Failure::Host(text)) => {
+            complain(&text);
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -184,13 +195,7 @@ fn undelete(request: &admin::undelete::Request, place: &Place) -> ExitCode {
         Err(error) => return complain(&error.to_string()),
     };
     journal::start();
-    match admin::undelete::run(request, &settings) {
-        Ok(text) => print(&text),
-        Err(why) => {
-            complain(&why);
-            ExitCode::FAILURE
-        }
-    }
+    show(admin::undelete::run(request, &settings))
 }
 
 fn show_mailbox(config: &Place, user: &str, form: Form) -> ExitCode {
@@ -240,81 +245,89 @@ fn complain(text: &str) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Action, lexopt::Error> {
+    fn parsed(arguments: &[&str]) -> Result<(Action, Place), lexopt::Error> {
         parse(arguments.iter().map(OsString::from))
+    }
+
+    fn action(arguments: &[&str]) -> Action {
+        parsed(arguments).unwrap().0
+    }
+
+    #[track_caller]
+    fn assert_refused(all: &[&[&str]]) {
+        for arguments in all {
+            assert!(parsed(arguments).is_err(), "{arguments:?}");
+        }
     }
 
     #[test]
     fn no_argument_means_serving() {
-        assert_eq!(parsed(&[]).unwrap(), Action::Serve(Place::Usual));
+        assert_eq!(parsed(&[]).unwrap(), (Action::Serve, Place::Usual));
     }
 
     #[test]
     fn settings_may_be_elsewhere() {
-        let action = parsed(&["--check-config", "--config", "x"]).unwrap();
-        assert_eq!(action, Action::CheckConfig(Place::File("x".into())));
+        let asked_for = parsed(&["--check-config", "--config", "x"]).unwrap();
+        assert_eq!(asked_for, (Action::CheckConfig, Place::File("x".into())));
     }
 
     #[test]
     fn listener_checks_its_settings_alone() {
-        let action = parsed(&["-D", "--config", "x", "--check-config"]).unwrap();
-        assert_eq!(action, Action::CheckSettings(Place::File("x".into())));
+        assert_eq!(action(&["-D", "--config", "x", "--check-config"]), Action::CheckSettings);
     }
 
     #[test]
     fn foreground_is_for_the_listener() {
-        assert_eq!(parsed(&["-FD"]).unwrap(), Action::Listen(Place::Usual, Ground::Front));
-        for arguments in [&["-F"][..], &["-F", "--check-config"], &["-D", "--recover"]] {
-            assert!(parsed(arguments).is_err(), "{arguments:?}");
-        }
+        assert_eq!(action(&["-FD"]), Action::Listen(Ground::Front));
+        assert_refused(&[&["-F"], &["-F", "--check-config"], &["-D", "--recover"]]);
     }
 
     #[test]
     fn what_is_put_back_is_named_behind_undelete() {
         use admin::undelete::{Choice, Request};
-        let action = |choice| {
-            let request = Request { choice, ..Request::new("alice".to_owned()) };
-            Action::Undelete(request, Place::Usual)
-        };
-        assert_eq!(parsed(&["--undelete", "alice"]).unwrap(), action(Choice::List));
-        assert_eq!(parsed(&["--undelete", "alice", "--all"]).unwrap(), action(Choice::All));
+        let chosen =
+            |choice| Action::Undelete(Request { choice, ..Request::new("alice".to_owned()) });
+        assert_eq!(action(&["--undelete", "alice"]), chosen(Choice::List));
+        assert_eq!(action(&["--undelete", "alice", "--all"]), chosen(Choice::All));
         let ids = Choice::Ids(["a".to_owned(), "b".to_owned()].into());
-        assert_eq!(parsed(&["--undelete", "alice", "a", "b"]).unwrap(), action(ids));
-        for arguments in [
-            &["--undelete"][..],
+        assert_eq!(action(&["--undelete", "alice", "a", "b"]), chosen(ids));
+        assert_refused(&[
+            &["--undelete"],
             &["--all"],
             &["--since", "2h"],
             &["--undelete", "alice", "--since", "yesterday"],
             &["--undelete", "alice", "--all", "a"],
             &["--undelete", "alice", "-D"],
-            &["--undelete", "alice", "--recover"],
-        ] {
-            assert!(parsed(arguments).is_err(), "{arguments:?}");
-        }
+        ]);
     }
 
     #[test]
-    fn mailbox_needs_a_user_and_goes_alone() {
-        let action = parsed(&["--json", "--mailbox", "alice", "--config", "x"]).unwrap();
-        assert_eq!(action, Action::Mailbox(Place::File("x".into()), "alice".into(), Form::Json));
-        let action = parsed(&["--mailbox=alice"]).unwrap();
-        assert_eq!(action, Action::Mailbox(Place::Usual, "alice".into(), Form::Text));
-        for arguments in [
-            &["--mailbox"][..],
+    fn mailbox_needs_a_user_and_has_two_forms() {
+        let mailbox = |form| Action::Mailbox("alice".to_owned(), form);
+        assert_eq!(action(&["--json", "--mailbox", "alice"]), mailbox(Form::Json));
+        assert_eq!(action(&["--mailbox=alice"]), mailbox(Form::Text));
+        assert_refused(&[
+            &["--mailbox"],
             &["--json"],
             &["--json", "--sessions"],
+            &["-D", "--json"],
+        ]);
+    }
+
+    #[test]
+    fn one_thing_at_a_time() {
+        assert_refused(&[
             &["--mailbox", "alice", "--sessions"],
+            &["--mailbox", "alice", "--undelete", "bob"],
+            &["--undelete", "alice", "--recover"],
+            &["--check-config", "--expire"],
             &["-D", "--mailbox", "alice"],
             &["-D", "--sessions"],
-        ] {
-            assert!(parsed(arguments).is_err(), "{arguments:?}");
-        }
+        ]);
     }
 
     #[test]
     fn unknown_options_and_operands_are_refused() {
-        for arguments in [&["-x"][..], &["--nonsense"], &["operand"], &["--config"]] {
-            assert!(parsed(arguments).is_err(), "{arguments:?}");
-        }
+        assert_refused(&[&["-x"], &["--nonsense"], &["operand"], &["--config"]]);
     }
 }
