@@ -10,8 +10,7 @@ const COPY: u64 = 1024 * 1024;
 
 /// Copies `doomed` from `mailbox` to the empty file `kept`, one behind the other, durably.
 ///
-/// Through a buffer, as everything else here, so that the simulator sees it: copy_file_range(2) would
-/// save a tenth of the time, most of which is the disk's.
+/// Through a buffer, as everything else here, so that the simulator sees it. Most of the time is the disk's.
 pub(super) fn keep(
     mailbox: &impl Storage,
     kept: &impl Storage,
