@@ -106,6 +106,25 @@ fn what_has_expired_goes_and_the_newest_that_fit_stay() {
 }
 
 #[test]
+fn what_was_removed_in_the_future_is_the_newest_of_what_was_removed_by_now() {
+    let directory = Directory::new("redated");
+    let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let after = |seconds: u64| name_of(now + Duration::from_secs(seconds));
+    let contents = [b"older", b"newer", b"there", b"fresh"];
+    for (name, content) in
+        [&after(1_000_000), &after(2_000_000), &after(0), &after(60)].into_iter().zip(contents)
+    {
+        directory.write(name, content);
+    }
+    redate_in(&directory.0, now).unwrap();
+    redate_in(&directory.0, now).unwrap();
+    let contents: Vec<_> = directory.content().into_iter().map(|(_, content)| content).collect();
+    assert_eq!(contents, [b"there", b"older", b"newer", b"fresh"]);
+    prune_in(&directory.0, now + Duration::from_secs(30), u64::MAX).unwrap();
+    assert_eq!(directory.content(), [(after(60), b"fresh".to_vec())]);
+}
+
+#[test]
 fn other_names_are_no_removals() {
     for name in ["", "1795624775", "1795624775.1", "x795624775.000000000", "1795624775.00000000x"] {
         assert_eq!(time_of(name), None, "{name:?}");
