@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
+use nix::sys::signal::{SigSet, Signal};
+
 use super::account::{self, Account};
 use super::helper::{Helper, Opened, task};
 use super::kept::{self, Decision, Removal};
@@ -146,6 +148,9 @@ pub fn put_back(
     if has_record().map_err(|error| error.to_string())? {
         return Err("an update was interrupted just now; try again".to_owned());
     }
+    // The shell's file size limit is to be an error, not the end half-way.
+    let limit: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    limit.thread_block().map_err(|error| format!("blocking SIGXFSZ: {error}"))?;
     let mut chosen: Vec<Chosen> = Vec::new();
     let Looked { removals, unreadable } = look(user, settings, &mut |kept, removal| {
         if is_chosen(&kept) {

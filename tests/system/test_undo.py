@@ -157,7 +157,7 @@ class Undo(UndoCase):
             self.remove(user, 1)
         path = f"{KEPT}/{user}/{self.files(user)[1]}"
         for damaged in (b"not a mailbox\n", b"\0" * 500):
-            self.host.write(path, damaged)
+            self.host.write(path, damaged, mode=0o600)
             *lines, left_out = self.undelete(user).splitlines()
             self.assertEqual([LINE.fullmatch(line)[4][:3] for line in lines[1:]], ["<1@", "<3@"])
             self.assertTrue(left_out.startswith(f"left out: {path}: not a mailbox in mbox format"), left_out)
@@ -317,7 +317,7 @@ class Expiry(UndoCase):
         user = self.account(mail)
         for _ in range(2):
             self.remove(user, 1)
-            self.age(user, self.files(user)[0], -400 * DAY)
+            self.age(user, self.files(user)[-1], -400 * DAY)
         self.remove(user, 1)
         self.assertEqual(self.kept(user), mbox(mail[1:3]))
         self.age(user, self.files(user)[0], -400 * DAY)
@@ -384,6 +384,19 @@ class Full(UndoCase):
             self.assert_mailbox(user, mbox(mail[5:]))
             self.assertEqual(self.kept(user), mbox(mail[:5]))
             self.assert_nothing_left(user)
+
+    def test_file_size_limit_of_the_shell_leaves_all_as_it_is(self):
+        mail = messages(20, BODY)
+        user = self.account(mail)
+        self.remove(user, *range(1, 6))
+        for kib in (1, 800, 1500):
+            limited = self.host.run("bash", "-c", f"ulimit -f {kib}; popa3d --undelete {user} --all", check=False)
+            self.assertIn("file", limited.errors.lower())
+            self.assertEqual(limited.code, 1)
+            self.assert_mailbox(user, mbox(mail[5:]))
+            self.assertEqual(self.kept(user), mbox(mail[:5]))
+            self.assert_nothing_left(user)
+        self.undelete(user, "--all")
 
     def test_other_file_systems(self):
         for kind in ("xfs", "btrfs"):
