@@ -138,15 +138,21 @@ fn prepare(path: &Path) -> io::Result<File> {
     name.push(NEW);
     let path = path.with_file_name(name);
     let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
-    let file = match options.open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            // The two above it may be new as well.
-            directory.ancestors().skip(1).take(2).try_for_each(sync_directory)?;
-            options.open(&path)?
+    let mut is_new = false;
+    let file = loop {
+        match options.open(&path) {
+            // `popa3d --expire` may remove it while it is empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+                is_new = true;
+            }
+            result => break result?,
         }
-        result => result?,
     };
+    if is_new {
+        // The two above it may be new as well.
+        directory.ancestors().skip(1).take(2).try_for_each(sync_directory)?;
+    }
     sync_directory(directory)?;
     Ok(file)
 }

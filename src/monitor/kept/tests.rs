@@ -87,6 +87,29 @@ fn a_prepared_file_is_durable_under_a_name_that_does_not_count_yet() {
 }
 
 #[test]
+fn a_directory_that_is_tidied_away_while_a_file_is_prepared_is_made_again() {
+    let directory = Directory::new("tidied");
+    let own = directory.0.join("deleted/alice");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = std::fs::remove_dir(&own);
+            }
+        });
+        for number in 0..200 {
+            let prepared = prepare(&own.join(number.to_string())).map(drop);
+            let _ = std::fs::remove_file(own.join(format!("{number}.new")));
+            if prepared.is_err() {
+                is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            prepared.unwrap();
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn what_has_expired_goes_and_the_newest_that_fit_stay() {
     let directory = Directory::new("pruned");
     let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
