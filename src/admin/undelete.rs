@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use crate::event::printable;
 use crate::ffi::time::LocalTime;
-use crate::monitor::{self, Kept};
+use crate::monitor::{self, Kept, Returned};
 use crate::settings::{Settings, duration};
 
 /// What is wanted.
@@ -138,10 +138,11 @@ pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
                     missing.remove(&kept.message.unique_id);
                 }
             };
-            monitor::list_kept(&request.user, settings, &mut find).map_err(failed)?;
+            let listed = monitor::list_kept(&request.user, settings, &mut find).map_err(failed)?;
             if let Some(id) = missing.first() {
                 let id = printable(id.as_bytes());
-                return Err(failed(format!("{id} is not kept; nothing was put back")));
+                let unreadable = not_shown(&listed).replace('\n', "; ");
+                return Err(failed(format!("{unreadable}{id} is not kept; nothing was put back")));
             }
             let is_chosen =
                 |kept: &Kept| request.is_about(kept) && ids.contains(&kept.message.unique_id);
@@ -150,23 +151,30 @@ pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
     }
 }
 
-fn said((count, mailbox): (u64, String)) -> String {
-    format!("{count} messages put back into {mailbox}\n")
+fn said(Returned { messages, mailbox, unreadable }: Returned) -> String {
+    format!("{messages} messages put back into {mailbox}\n{}", not_shown(&unreadable))
+}
+
+/// A line for each file that cannot be read.
+fn not_shown(unreadable: &[String]) -> String {
+    unreadable.iter().map(|why| format!("left out: {why}\n")).collect()
 }
 
 /// A line for each message; columns are aligned as long as they are of the usual width.
 fn list(request: &Request, settings: &Settings) -> Result<String, String> {
     let mut text = String::new();
     let mut count = 0_u64;
-    monitor::list_kept(&request.user, settings, &mut |kept| {
+    let unreadable = monitor::list_kept(&request.user, settings, &mut |kept| {
         if request.is_about(kept) {
             count += 1;
             text.push_str(&line(kept));
         }
     })?;
-    if count == 0 {
+    let unreadable = not_shown(&unreadable);
+    if count == 0 && unreadable.is_empty() {
         return Ok("nothing is kept\n".to_owned());
     }
+    text.push_str(&unreadable);
     text.insert_str(0, "DELETED              UNIQUE-ID            OCTETS  MESSAGE\n");
     Ok(text)
 }

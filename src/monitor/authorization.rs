@@ -49,8 +49,7 @@ impl Session<'_> {
     /// There is nothing that PAM could judge: the journal knows of it, as of every attempt that fails.
     pub(super) fn refuse_attempt(&mut self, method: Method, why: &str) -> Result<(), Broken> {
         self.count_attempt(method)?;
-        let why = printable(why.as_bytes());
-        self.log.log(&Event::LoginFailed { why: &why, failures: None });
+        self.log.log(&Event::LoginFailed { why: &reason(why), failures: None });
         Ok(())
     }
 
@@ -184,10 +183,22 @@ fn wait_until(
     }
 }
 
+/// What a worker gives as a reason. For those who look for addresses in the journal, fail2ban for one, what
+/// stands between "from" and a colon is a client: one that was taken over is not to name others there.
+fn reason(why: &str) -> String {
+    printable(why.as_bytes()).replace(':', ";")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::channel::{Request, ToMonitor, ToWorker, pair};
+
+    #[test]
+    fn reason_of_a_worker_names_no_client() {
+        let why = "not base64 from 192.0.2.1: \n from 2001:db8::1: x";
+        assert_eq!(reason(why), "not base64 from 192.0.2.1; \\n from 2001;db8;;1; x");
+    }
 
     #[test]
     fn worker_that_is_gone_is_not_waited_for() {

@@ -1,10 +1,12 @@
 //! Dropping what was kept long enough: for one user after an UPDATE, or for all (`popa3d --expire`).
 
+use std::io;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::kept::{self, Dropped};
-use super::random_number;
+use super::session_lock::{Acquired, SessionLock};
+use super::{random_number, redo_records};
 use crate::event::{Event, Session as Log};
 use crate::settings::{Place, Settings};
 
@@ -49,8 +51,22 @@ pub fn expire_all(config: &Place) -> ExitCode {
     };
     for user in users {
         log.user = Some(user.clone());
+        if let Err(error) = redate(&user, log.id) {
+            log.log(&Event::ServerFailure(&format!("when {user} deleted what is kept: {error}")));
+        }
         prune(&user, &settings, &log);
         kept::tidy(&user);
     }
     ExitCode::SUCCESS
+}
+
+/// Of a user with a session, the next UPDATE does it, or the next call.
+fn redate(user: &str, id: u64) -> io::Result<()> {
+    if !kept::is_from_the_future(user)? {
+        return Ok(());
+    }
+    match SessionLock::acquire(user, id, Duration::ZERO)? {
+        Acquired::Lock(_lock) if !redo_records::exists(user) => kept::redate(user),
+        Acquired::Lock(_) | Acquired::HeldBy(_) => Ok(()),
+    }
 }

@@ -14,6 +14,7 @@ use super::force;
 use super::prepared::Prepared;
 use crate::as_user::{self, Locking, Task, WhenMissing};
 use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
+use crate::event::printable_up_to;
 use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
 
@@ -222,7 +223,7 @@ impl Drop for Helper {
 
 /// What a helper says may hold the name of any process, and that anything.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
+    printable_up_to(300, text.as_bytes())
 }
 
 fn unexpected() -> io::Error {

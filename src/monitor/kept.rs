@@ -21,6 +21,9 @@ const DIRECTORY: &str = "/var/lib/popa3d/deleted";
 /// count for nothing.
 const BLOCK: u64 = 4096;
 
+/// A clock that is set back by less is not worth a thought.
+const LEAP: Duration = Duration::from_secs(3600);
+
 /// Behind the name of what is not decided yet.
 const NEW: &str = ".new";
 
@@ -77,11 +80,46 @@ pub(super) fn create(user: &str) -> io::Result<File> {
     let own = Path::new(DIRECTORY).join(user);
     // Left by an UPDATE whose record is gone: that cannot have happened.
     settle_in(&own, Decision::DidNot)?;
-    let mut time = SystemTime::now();
-    while own.join(name_of(time)).exists() {
+    let now = SystemTime::now();
+    redate_in(&own, now)?;
+    prepare(&free_place(&own, now))
+}
+
+/// Whether [`redate`] has something to do.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub(super) fn is_from_the_future(user: &str) -> io::Result<bool> {
+    let now = SystemTime::now();
+    Ok(removals(user)?.iter().any(|removal| removal.time > now + LEAP))
+}
+
+/// What was removed in the future, by a clock that was wrong then, is removed now: it would be kept for
+/// ever, and crowd out what really is new. The session lock of `user` has to be held, and there must be no
+/// redo record, which may be about these files.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub(super) fn redate(user: &str) -> io::Result<()> {
+    redate_in(&Path::new(DIRECTORY).join(user), SystemTime::now())
+}
+
+fn redate_in(directory: &Path, now: SystemTime) -> io::Result<()> {
+    for Removal { time, path } in removals_in(directory)? {
+        if time > now + LEAP {
+            std::fs::rename(&path, free_place(directory, now))?;
+        }
+    }
+    Ok(())
+}
+
+fn free_place(directory: &Path, mut time: SystemTime) -> PathBuf {
+    while directory.join(name_of(time)).exists() {
         time += Duration::from_nanos(1);
     }
-    prepare(&own.join(name_of(time)))
+    directory.join(name_of(time))
 }
 
 /// Makes an empty file that takes the place of `removal` when [`settle`] says so.
@@ -100,15 +138,21 @@ fn prepare(path: &Path) -> io::Result<File> {
     name.push(NEW);
     let path = path.with_file_name(name);
     let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
-    let file = match options.open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            // The two above it may be new as well.
-            directory.ancestors().skip(1).take(2).try_for_each(sync_directory)?;
-            options.open(&path)?
+    let mut is_new = false;
+    let file = loop {
+        match options.open(&path) {
+            // `popa3d --expire` may remove it while it is empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+                is_new = true;
+            }
+            result => break result?,
         }
-        result => result?,
     };
+    if is_new {
+        // The two above it may be new as well.
+        directory.ancestors().skip(1).take(2).try_for_each(sync_directory)?;
+    }
     sync_directory(directory)?;
     Ok(file)
 }
@@ -132,14 +176,16 @@ fn settle_in(directory: &Path, decision: Decision) -> io::Result<()> {
             // What would take the place of another file is less than that.
             Decision::Unknown => !place.exists(),
         };
-        if !counts || std::fs::metadata(&prepared)?.len() == 0 {
+        // It expired at this very moment.
+        let Some(found) = unless_gone(std::fs::metadata(&prepared))? else { continue };
+        if !counts || found.len() == 0 {
             // In this order: a crash in between is repeated.
-            if counts && place.exists() {
-                std::fs::remove_file(&place)?;
+            if counts {
+                unless_gone(std::fs::remove_file(&place))?;
             }
-            std::fs::remove_file(&prepared)?;
+            unless_gone(std::fs::remove_file(&prepared))?;
         } else {
-            std::fs::rename(&prepared, &place)?;
+            unless_gone(std::fs::rename(&prepared, &place))?;
         }
         is_changed = true;
     }
@@ -196,11 +242,12 @@ fn prune_in(directory: &Path, since: SystemTime, most: u64) -> io::Result<Pruned
         // Of a user who is gone, say: nobody else would ever look at it.
         let time = place_of(&prepared).and_then(|place| time_of(place.file_name()?.to_str()?));
         if time.is_some_and(|time| time <= since) {
-            std::fs::remove_file(&prepared)?;
+            unless_gone(std::fs::remove_file(&prepared))?;
         }
     }
     for removal in removals_in(directory)?.iter().rev() {
-        let size = std::fs::metadata(&removal.path)?.len();
+        let Some(found) = unless_gone(std::fs::metadata(&removal.path))? else { continue };
+        let size = found.len();
         total += on_disk(size);
         let dropped = if removal.time <= since {
             &mut pruned.expired
@@ -209,10 +256,20 @@ fn prune_in(directory: &Path, since: SystemTime, most: u64) -> io::Result<Pruned
         } else {
             continue;
         };
-        std::fs::remove_file(&removal.path)?;
+        if unless_gone(std::fs::remove_file(&removal.path))?.is_none() {
+            continue;
+        }
         *dropped = Dropped { removals: dropped.removals + 1, octets: dropped.octets + size };
     }
     Ok(pruned)
+}
+
+/// Nobody keeps a session and `popa3d --expire` from dropping the same file at once.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// Removes the directory of `user` if nothing is in it.

@@ -47,8 +47,7 @@ impl Session<'_> {
             Ok((task, lock)) => {
                 let mut user =
                     MailUser { logged_in, task, lock, to_remember: None, most_messages: 0 };
-                let opened = self.open_mailbox(&user);
-                match opened {
+                match self.open_mailbox(&user) {
                     Ok(mailbox) => {
                         user.task.record = None;
                         user.most_messages = self.most_messages(mailbox.as_ref());
@@ -216,6 +215,8 @@ impl Session<'_> {
     /// UPDATE begins.
     pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
         let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
+        // What was named for one that was abandoned does not count.
+        (self.ranges, self.doomed_octets) = (0, 0);
         self.update_began = Some(Instant::now());
         self.progress.begin_update(self.log);
         let opened = self.open_mailbox(&user);

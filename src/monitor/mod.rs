@@ -50,7 +50,7 @@ pub use redo_records::{
 };
 pub use session_lock::DIRECTORY as SESSION_LOCKS;
 pub use tls::{has_certificate, report as report_certificates};
-pub use undelete::{Kept, list_kept, put_back};
+pub use undelete::{Kept, Returned, list_kept, put_back};
 pub use worker_process::{EMPTY_ROOT, try_sandbox};
 
 use crate::channel::ToListener;

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
+use nix::sys::signal::{SigSet, Signal};
+
 use super::account::{self, Account};
 use super::helper::{Helper, Opened, task};
 use super::kept::{self, Decision, Removal};
@@ -33,7 +35,8 @@ pub struct Kept {
     pub message: KeptMessage,
 }
 
-/// Shows what is kept for `user` to `each`, the oldest removal first, in the order of the mailbox.
+/// Shows what is kept for `user` to `each`, the oldest removal first, in the order of the mailbox; returns
+/// which files cannot be read, and why.
 ///
 /// # Errors
 ///
@@ -42,14 +45,14 @@ pub fn list_kept(
     user: &str,
     settings: &Settings,
     each: &mut impl FnMut(&Kept),
-) -> Result<(), String> {
+) -> Result<Vec<String>, String> {
     let name = match account_of(user)? {
         Some(account) => account.name,
         // What is kept of a user who is gone is there as well.
         None if account::is_name(user.as_bytes()) => user.to_owned(),
         None => return Err("that is no user name".to_owned()),
     };
-    look(&name, settings, &mut |kept, _| each(kept)).map(drop)
+    Ok(look(&name, settings, &mut |kept, _| each(&kept))?.unreadable)
 }
 
 fn account_of(user: &str) -> Result<Option<Account>, String> {
@@ -57,32 +60,62 @@ fn account_of(user: &str) -> Result<Option<Account>, String> {
     account::find(&name).map_err(|error| format!("name service: {error}"))
 }
 
-/// Shows each message, with which removal it belongs to; returns the removals.
+/// What was looked into.
+struct Looked {
+    removals: Vec<Removal>,
+    /// Which of them cannot be read, and why: what is damaged keeps nobody from the rest.
+    unreadable: Vec<String>,
+}
+
+/// Shows each message, with which removal it belongs to.
 fn look(
     user: &str,
     settings: &Settings,
-    each: &mut impl FnMut(&Kept, usize),
-) -> Result<Vec<Removal>, String> {
+    each: &mut impl FnMut(Kept, usize),
+) -> Result<Looked, String> {
     let removals = kept::removals(user).map_err(|error| format!("what is kept: {error}"))?;
-    if removals.is_empty() {
-        return Ok(removals);
-    }
-    let mut reader = KeptReader::start(settings)?;
+    let mut unreadable = Vec::new();
+    let mut reader = None;
     for (number, Removal { time, path }) in removals.iter().enumerate() {
         let file = match File::open(path) {
             // It expired meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file.map_err(|error| format!("{}: {error}", path.display()))?,
         };
-        let mut tell = |message| each(&Kept { removed: *time, message }, number);
-        let looked = reader.look_into(&file, &mut tell);
-        looked.map_err(|why| format!("{}: {why}", path.display()))?;
+        let running = match reader.take() {
+            Some(running) => running,
+            None => KeptReader::start(settings)?,
+        };
+        // None of a file that turns out to be damaged.
+        let mut found = Vec::new();
+        match reader.insert(running).look_into(&file, &mut |message| found.push(message)) {
+            Ok(()) => {
+                let kept = found.into_iter().map(|message| Kept { removed: *time, message });
+                kept.for_each(|kept| each(kept, number));
+            }
+            Err(why) => {
+                unreadable.push(format!("{}: {why}", path.display()));
+                // It may be what the file made of it that is out of order.
+                reader = None;
+            }
+        }
     }
-    Ok(removals)
+    Ok(Looked { removals, unreadable })
 }
 
-/// Puts the messages that `is_chosen` names back into the mailbox of `user`, behind what is in it; returns
-/// how many that were, and where they are now. Either all of them are, durably, and kept no longer, or none.
+/// What was put back.
+#[derive(Debug)]
+pub struct Returned {
+    /// How many messages.
+    pub messages: u64,
+    /// Where they are now.
+    pub mailbox: String,
+    /// Which files of what is kept cannot be read, and why.
+    pub unreadable: Vec<String>,
+}
+
+/// Puts the messages that `is_chosen` names back into the mailbox of `user`, behind what is in it. Either
+/// all of them are there, durably, and kept no longer, or none.
 ///
 /// # Errors
 ///
@@ -91,7 +124,7 @@ pub fn put_back(
     user: &str,
     settings: &Settings,
     is_chosen: impl Fn(&Kept) -> bool,
-) -> Result<(u64, String), String> {
+) -> Result<Returned, String> {
     let account = match account_of(user)? {
         Some(account) if !account.uid.is_root() => account,
         Some(_) => return Err("root has no mailbox here".to_owned()),
@@ -115,13 +148,19 @@ pub fn put_back(
     if has_record().map_err(|error| error.to_string())? {
         return Err("an update was interrupted just now; try again".to_owned());
     }
+    // The shell's file size limit is to be an error, not the end half-way.
+    let limit: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    limit.thread_block().map_err(|error| format!("blocking SIGXFSZ: {error}"))?;
     let mut chosen: Vec<Chosen> = Vec::new();
-    let removals = look(user, settings, &mut |kept, removal| {
-        if is_chosen(kept) {
+    let Looked { removals, unreadable } = look(user, settings, &mut |kept, removal| {
+        if is_chosen(&kept) {
             let KeptMessage { range, line_feeds, .. } = kept.message;
             chosen.push(Chosen { removal, range, line_feeds });
         }
     })?;
+    if let (true, Some(why)) = (chosen.is_empty(), unreadable.first()) {
+        return Err(format!("nothing of that can be read: {why}"));
+    }
     if chosen.is_empty() {
         return Err("nothing of that is kept".to_owned());
     }
@@ -136,9 +175,9 @@ pub fn put_back(
         }
     };
     let octets = chosen.iter().map(|Chosen { range, .. }| range.end - range.start).sum();
-    let count = chosen.len() as u64;
-    log.log(&Event::Undeleted(count, octets, &mailbox));
-    Ok((count, mailbox))
+    let messages = chosen.len() as u64;
+    log.log(&Event::Undeleted(messages, octets, &mailbox));
+    Ok(Returned { messages, mailbox, unreadable })
 }
 
 /// A message that is to be put back.

@@ -150,6 +150,23 @@ class Undo(UndoCase):
         for name in ("../" + one, ".", "", f"{one}/", "root", "no-such-user"):
             self.assertNotEqual(self.refused_undelete(name, "--all"), "")
 
+    def test_kept_file_that_is_damaged_is_named_and_keeps_nobody_from_the_rest(self):
+        mail = messages(3)
+        user = self.account(mail)
+        for _ in range(3):
+            self.remove(user, 1)
+        path = f"{KEPT}/{user}/{self.files(user)[1]}"
+        for damaged in (b"not a mailbox\n", b"\0" * 500):
+            self.host.write(path, damaged, mode=0o600)
+            *lines, left_out = self.undelete(user).splitlines()
+            self.assertEqual([LINE.fullmatch(line)[4][:3] for line in lines[1:]], ["<1@", "<3@"])
+            self.assertTrue(left_out.startswith(f"left out: {path}: not a mailbox in mbox format"), left_out)
+        said = self.undelete(user, "--all").splitlines()
+        self.assertEqual(said, [f"2 messages put back into /var/mail/{user}", left_out])
+        self.assert_mailbox(user, mbox([mail[0], mail[2]]))
+        self.assertEqual(self.host.read(path), damaged)
+        self.assertIn(f"nothing of that can be read: {path}", self.refused_undelete(user, "--all"))
+
     def test_texts_of_others_do_nothing_to_the_terminal(self):
         user = self.account([Message(
             b"From: a\x1b[2Jb\nSubject: c\x07\n\td\xff\nMessage-ID: <\\>\n\nbody\n")])
@@ -294,6 +311,23 @@ class Expiry(UndoCase):
         self.assertEqual(self.kept(user), mbox(mail[2:4]))
         self.assert_said(f"1 kept removals of {user} dropped", POPA3D_EVENT="kept-dropped", POPA3D_USER=user)
 
+    def test_what_was_deleted_while_the_clock_was_ahead_crowds_nothing_out_and_expires(self):
+        self.settings('keep-deleted = "7d"\nkeep-deleted-size = "500K"\n')
+        mail = messages(6, BODY)  # 200 kB each
+        user = self.account(mail)
+        for _ in range(2):
+            self.remove(user, 1)
+            self.age(user, self.files(user)[-1], -400 * DAY)
+        self.remove(user, 1)
+        self.assertEqual(self.kept(user), mbox(mail[1:3]))
+        self.age(user, self.files(user)[0], -400 * DAY)
+        self.host.run("systemctl", "start", "popa3d-expire.service")
+        for name in self.files(user):
+            self.assertLess(float(name), time.time() + DAY)
+            self.age(user, name, 8 * DAY)
+        self.host.run("systemctl", "start", "popa3d-expire.service")
+        self.assertEqual(self.files(user), [])
+
     def test_removal_larger_than_all_that_may_be_kept_happens_and_nothing_else_goes_for_it(self):
         self.settings('keep-deleted = "7d"\nkeep-deleted-size = "500K"\n')
         mail = messages(6, BODY)
@@ -350,6 +384,19 @@ class Full(UndoCase):
             self.assert_mailbox(user, mbox(mail[5:]))
             self.assertEqual(self.kept(user), mbox(mail[:5]))
             self.assert_nothing_left(user)
+
+    def test_file_size_limit_of_the_shell_leaves_all_as_it_is(self):
+        mail = messages(20, BODY)
+        user = self.account(mail)
+        self.remove(user, *range(1, 6))
+        for kib in (1, 800, 1500):
+            limited = self.host.run("bash", "-c", f"ulimit -f {kib}; popa3d --undelete {user} --all", check=False)
+            self.assertIn("file", limited.errors.lower())
+            self.assertEqual(limited.code, 1)
+            self.assert_mailbox(user, mbox(mail[5:]))
+            self.assertEqual(self.kept(user), mbox(mail[:5]))
+            self.assert_nothing_left(user)
+        self.undelete(user, "--all")
 
     def test_other_file_systems(self):
         for kind in ("xfs", "btrfs"):

@@ -2,7 +2,7 @@
 
 use std::fs::read_to_string;
 
-use super::finding::Finding;
+use super::finding::{Finding, word};
 use super::ports::{Holder, holders};
 use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, Unit, Units};
 use crate::monitor::has_certificate;
@@ -174,7 +174,9 @@ fn make_room(holder: &Holder, start: &str) -> String {
         (Some((name, _)), _) if name.contains("inetd") => {
             format!("take its line out of /etc/inetd.conf, restart it, and run: {start}")
         }
-        (Some(_), Some(unit)) => format!("run: systemctl disable --now {unit} && {start}"),
+        (Some(_), Some(unit)) => {
+            format!("run: systemctl disable --now {} && {start}", word(unit))
+        }
         (Some((_, pid)), None) => format!("run: kill {pid} && {start}"),
         (None, _) => format!("end it, then run: {start}"),
     }

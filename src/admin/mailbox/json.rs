@@ -59,6 +59,18 @@ pub(super) fn end(
     writeln!(output, "],\n\"oddities\":{}}}", json(&all)?)
 }
 
+/// Whoever has it shown on a terminal is not to meet control characters and marks of direction in there.
 fn json(value: &impl Serialize) -> io::Result<String> {
-    Ok(serde_json::to_string(value)?)
+    let mut ascii = String::new();
+    // What is not ASCII stands in strings alone.
+    for character in serde_json::to_string(value)?.chars() {
+        if character.is_ascii() && !character.is_control() {
+            ascii.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    Ok(ascii)
 }

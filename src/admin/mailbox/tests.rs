@@ -60,8 +60,9 @@ about the mailbox:
 
 #[test]
 fn json_is_one_object_whatever_a_message_says() {
+    let id = b"<\"\\1\xff\n\0\xc2\x9b2J\x7f\xe2\x80\xae\xf0\x9f\x93\xac@b>";
     let messages = [
-        message("2361652db9c46537", Some(b"<\"\\1\xff\n\0@b>"), vec![Oddity::NulOctets(u64::MAX)]),
+        message("2361652db9c46537", Some(id), vec![Oddity::NulOctets(u64::MAX)]),
         message("d98c1dd404b2008f", None, vec![]),
     ];
     let text = shown(Form::Json, &overview(2, 34), &messages, &[Oddity::InternalData]);
@@ -69,7 +70,9 @@ fn json_is_one_object_whatever_a_message_says() {
     assert_eq!(object["user"], "alice");
     assert_eq!(object["mode"], "0660");
     assert_eq!(object["size"], 99);
-    assert_eq!(object["messages"][0]["message_id"], "<\"\\1\u{fffd}\n\0@b>");
+    let id = "<\"\\1\u{fffd}\n\0\u{9b}2J\u{7f}\u{202e}\u{1f4ec}@b>";
+    assert_eq!(object["messages"][0]["message_id"], id);
+    assert!(text.chars().all(|character| character == '\n' || (' '..='~').contains(&character)));
     assert_eq!(object["messages"][0]["oddities"][0]["value"], u64::MAX);
     assert_eq!(object["messages"][1]["number"], 2);
     assert!(object["messages"][1]["message_id"].is_null());

@@ -56,6 +56,11 @@ pub(in crate::as_user) fn put_back(
     let head = prepare(mailbox, record).map_err(Error::Untouched)?;
     let length = head.length(record).map_err(Error::Untouched)?;
     mailbox.reserve_behind(head.size, length).map_err(Error::Untouched)?;
+    // All of the mail was written and read since: what a program that ignores locks appended meanwhile
+    // would be cut off, or written over.
+    if mailbox.size().map_err(Error::Untouched)? != head.size {
+        return Err(Error::Untouched(io::Error::other("another program changes it")));
+    }
     mailbox.truncate(head.size + length).map_err(Error::Untouched)?;
     // Only then is it the size that is decided on, and not what was written beyond an old one.
     match mailbox.sync().and_then(|()| head.write_mail(mailbox, record)) {

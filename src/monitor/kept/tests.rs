@@ -87,6 +87,29 @@ fn a_prepared_file_is_durable_under_a_name_that_does_not_count_yet() {
 }
 
 #[test]
+fn a_directory_that_is_tidied_away_while_a_file_is_prepared_is_made_again() {
+    let directory = Directory::new("tidied");
+    let own = directory.0.join("deleted/alice");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = std::fs::remove_dir(&own);
+            }
+        });
+        for number in 0..200 {
+            let prepared = prepare(&own.join(number.to_string())).map(drop);
+            let _ = std::fs::remove_file(own.join(format!("{number}.new")));
+            if prepared.is_err() {
+                is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            prepared.unwrap();
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn what_has_expired_goes_and_the_newest_that_fit_stay() {
     let directory = Directory::new("pruned");
     let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
@@ -103,6 +126,25 @@ fn what_has_expired_goes_and_the_newest_that_fit_stay() {
         [at(1_000_000_020), at(1_000_000_030)]
     );
     assert_eq!(directory.content().len(), 2);
+}
+
+#[test]
+fn what_was_removed_in_the_future_is_the_newest_of_what_was_removed_by_now() {
+    let directory = Directory::new("redated");
+    let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let after = |seconds: u64| name_of(now + Duration::from_secs(seconds));
+    let contents = [b"older", b"newer", b"there", b"fresh"];
+    for (name, content) in
+        [&after(1_000_000), &after(2_000_000), &after(0), &after(60)].into_iter().zip(contents)
+    {
+        directory.write(name, content);
+    }
+    redate_in(&directory.0, now).unwrap();
+    redate_in(&directory.0, now).unwrap();
+    let contents: Vec<_> = directory.content().into_iter().map(|(_, content)| content).collect();
+    assert_eq!(contents, [b"there", b"older", b"newer", b"fresh"]);
+    prune_in(&directory.0, now + Duration::from_secs(30), u64::MAX).unwrap();
+    assert_eq!(directory.content(), [(after(60), b"fresh".to_vec())]);
 }
 
 #[test]
