@@ -151,7 +151,8 @@ pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
 }
 
 fn said((count, mailbox): (u64, String)) -> String {
-    format!("{count} messages put back into {mailbox}\n")
+    let messages = if count == 1 { "message" } else { "messages" };
+    format!("{count} {messages} put back into {mailbox}\n")
 }
 
 /// A line for each message; columns are aligned as long as they are of the usual width.
@@ -165,7 +166,9 @@ fn list(request: &Request, settings: &Settings) -> Result<String, String> {
         }
     })?;
     if count == 0 {
-        return Ok("nothing is kept\n".to_owned());
+        let off = settings.keep_deleted.0.is_zero();
+        let why = if off { "; keep-deleted is off, see /etc/popa3d.toml" } else { "" };
+        return Ok(format!("nothing is kept{why}\n"));
     }
     text.insert_str(0, "DELETED              UNIQUE-ID            OCTETS  MESSAGE\n");
     Ok(text)
@@ -174,7 +177,7 @@ fn list(request: &Request, settings: &Settings) -> Result<String, String> {
 fn line(kept: &Kept) -> String {
     let message = &kept.message;
     let id = printable(message.unique_id.as_bytes());
-    let texts = [&message.message_id, &message.from, &message.subject].map(|text| printable(text));
+    let texts = [&message.from, &message.subject, &message.message_id].map(|text| printable(text));
     let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
     format!("{}  {id:<16}  {:>9}  {}\n", clock(kept.removed), message.octets, texts.join("  "))
 }

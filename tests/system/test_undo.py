@@ -78,9 +78,9 @@ class Undo(UndoCase):
         listed = self.listed(user)
         self.assertEqual([(line[1], int(line[2])) for line in listed],
                          [(ids[number], mail[number].octets) for number in (0, 2, 3)])
-        self.assertEqual(listed[0][3], "<1@example.org>  sender@example.org  message 1")
+        self.assertEqual(listed[0][3], "sender@example.org  message 1  <1@example.org>")
         said = self.undelete(user, ids[2])
-        self.assertEqual(said, f"1 messages put back into /var/mail/{user}\n")
+        self.assertEqual(said, f"1 message put back into /var/mail/{user}\n")
         self.assert_mailbox(user, mbox([mail[1], mail[2]]))
         self.assertEqual([line[1] for line in self.listed(user)], [ids[0], ids[3]])
         self.undelete(user, "--all")
@@ -154,7 +154,7 @@ class Undo(UndoCase):
         user = self.account([Message(
             b"From: a\x1b[2Jb\nSubject: c\x07\n\td\xff\nMessage-ID: <\\>\n\nbody\n")])
         self.remove(user, 1)
-        self.assertEqual(self.listed(user)[0][3], r"<\\>  a\u{1b}[2Jb  c\u{7} d\xff")
+        self.assertEqual(self.listed(user)[0][3], r"a\u{1b}[2Jb  c\u{7} d\xff  <\\>")
 
     def test_messages_that_share_an_id_can_be_told_apart(self):
         mail = [b"From a\nSubject: %d\n\nbody\n\n" % number for number in range(3)]
@@ -315,7 +315,7 @@ class Full(UndoCase):
             self.assertRegex(self.delete(user, *range(2, 12)), rb"^-ERR \[SYS/TEMP\] ")
             self.assert_mailbox(user, mbox(mail))
             said = [line for line in self.messages(POPA3D_USER=user) if line.startswith("Failed to update")]
-            self.assertIn("keeping what is removed (keep-deleted): No space left on device", said[0])
+            self.assertIn("keeping what is removed in /var/lib/popa3d (keep-deleted): No space left on device", said[0])
             self.assertEqual(self.files(user), [])
             self.assert_nothing_left(user)
             # The last ones need no record, and are kept all the same.
