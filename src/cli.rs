@@ -31,7 +31,7 @@ accepts connections on its own (systemctl enable --now popa3d.service).
 
   --all            with --undelete: put back all
   --check-config   look at the settings and at this host, say what is wrong and
-                   what mends it; with -D, as a reload does, at the settings
+                   what mends it; with -D at the settings alone, for a reload
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -D, --daemon     listen, and start a session for each connection
   -F, --foreground with -D: do not go to the background
