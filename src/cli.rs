@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
         },
         Action::Expire => {
             journal::start();
-            monitor::expire_all(&config)
+            show(monitor::expire_all(&config).map(|()| String::new()))
         }
         Action::Mailbox(user, form) => show_mailbox(&config, &user, form),
         Action::Recover => {

@@ -99,7 +99,7 @@ class Undo(UndoCase):
         user = self.account(messages(2))
         self.remove(user, 1)
         self.assertFalse(self.host.path(f"{KEPT}/{user}").exists())
-        self.assertEqual(self.undelete(user), "nothing is kept\n")
+        self.assertEqual(self.undelete(user), "nothing is kept; keep-deleted is off, see /etc/popa3d.toml\n")
 
     def test_only_what_was_deleted_since_then_is_listed_and_put_back(self):
         mail = messages(3)
@@ -284,6 +284,16 @@ class Expiry(UndoCase):
         self.settings("")
         self.host.run("popa3d", "--expire")
         self.assertFalse(self.host.path(f"{KEPT}/{user}").exists())
+
+    def test_with_a_mistake_in_the_settings_nothing_expires_and_it_says_so(self):
+        user = self.account(messages(1))
+        self.remove(user, 1)
+        self.age(user, self.files(user)[0], 8 * DAY)
+        self.settings('keep-deleted = "week"\n')
+        refused = self.host.run("popa3d", "--expire", check=False)
+        self.assertEqual((refused.code, refused.errors),
+                         (1, 'popa3d: /etc/popa3d.toml:1: "week" is not a duration such as "90s", "10m", "2h", "7d"\n'))
+        self.assertEqual(len(self.files(user)), 1)
 
     def test_oldest_removals_make_room_for_newer_ones(self):
         self.settings('keep-deleted = "7d"\nkeep-deleted-size = "500K"\n')
