@@ -19,7 +19,8 @@ Usage: popa3d [--config FILE]
        popa3d --mailbox USER [--json] [--config FILE]
        popa3d --recover [--config FILE]
        popa3d --sessions
-       popa3d --undelete USER [--since WHEN] [--all | UNIQUE-ID...] [--config FILE]
+       popa3d --undelete USER [--since WHEN] [--all | UNIQUE-ID...]
+              [--config FILE]
        popa3d --expire [--config FILE]
        popa3d -V | -h
 
@@ -30,7 +31,7 @@ accepts connections on its own (systemctl enable --now popa3d.service).
 
   --all            with --undelete: put back all
   --check-config   look at the settings and at this host, say what is wrong and
-                   what mends it; with -D at the settings alone, as a reload does
+                   what mends it; with -D at the settings alone, for a reload
   --config FILE    read the settings from FILE, not from /etc/popa3d.toml
   -D, --daemon     listen, and start a session for each connection
   -F, --foreground with -D: do not go to the background
@@ -41,8 +42,8 @@ accepts connections on its own (systemctl enable --now popa3d.service).
                    about it, without changing it
   --recover        finish updates of mailboxes that a crash interrupted
   --sessions       show who is there, a line for each session
-  --since WHEN     with --undelete: what was deleted since then: 2h (ago), 3d, 2026-11-24,
-                   or '2026-11-24 13:00'
+  --since WHEN     with --undelete: what was deleted since then: 2h (ago), 3d,
+                   2026-11-24, or '2026-11-24 13:00'
   --undelete USER  list or put back deleted messages that are kept
   -V, --version    print the version and exit
 ";
@@ -82,7 +83,7 @@ pub fn main() -> ExitCode {
         },
         Action::Expire => {
             journal::start();
-            monitor::expire_all(&config)
+            show(monitor::expire_all(&config).map(|()| String::new()))
         }
         Action::Mailbox(user, form) => show_mailbox(&config, &user, form),
         Action::Recover => {
@@ -140,6 +141,9 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<(Action, Place), l
                     (Some(Action::Undelete(request)), Long("all")) => request.choice.all()?,
                     (Some(Action::Undelete(request)), lexopt::Arg::Value(id)) => {
                         request.choice.add(id.string()?)?;
+                    }
+                    (_, Long("since" | "all")) => {
+                        return Err("--since and --all stand behind --undelete USER".into());
                     }
                     (_, argument) => return Err(argument.unexpected()),
                 }

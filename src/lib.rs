@@ -5,7 +5,7 @@
 //!
 //! | folder | process | trust |
 //! |---|---|---|
-//! | [`admin`] | of a command that an admin typed, uid 0 | shows what others know |
+//! | [`admin`] | the one of a command, with the uid of who typed it | shows what it finds, and what the others find; never parses mail |
 //! | [`listener`] | with `-D`: the one that accepts connections and starts sessions, uid 0 | counts; reads nothing of what clients send |
 //! | [`monitor`] | the first one of a session, uid 0 | decides; never parses what a client or a message wrote |
 //! | [`worker`] | uid popa3d, sandboxed | touches every octet from the network and from mail |
@@ -16,9 +16,11 @@
 //! `monitor::tls` with the keys, which `monitor::handshake` lends out; what the listener has ready for
 //! sessions is `monitor::prepared`. [`channel`] carries typed messages between the processes; [`event`] is all
 //! that the journal may be told, and [`journal`] the way there; [`settings`] is `/etc/popa3d.toml`; [`source`]
-//! says whom limits count as one client; [`cli`] has the options, and [`admin`] the commands that an admin
-//! types; [`ffi`] is all that is unsafe. Who may use whom is
-//! checked by `tests/architecture.rs`:
+//! says whom limits count as one client; [`cli`] has the options; [`ffi`] is all that is unsafe.
+//!
+//! Commands start the same processes without a session: what reads a mailbox (`worker::inspector`) or kept
+//! mail (`worker::kept`) for an admin is confined as a worker, and what changes a mailbox is `as_user`.
+//! Who may use whom is checked by `tests/architecture.rs`:
 //!
 //! ```text
 //! cli      -> admin journal listener monitor settings

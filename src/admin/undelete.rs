@@ -152,7 +152,8 @@ pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
 }
 
 fn said(Returned { messages, mailbox, unreadable }: Returned) -> String {
-    format!("{messages} messages put back into {mailbox}\n{}", not_shown(&unreadable))
+    let what = if messages == 1 { "message" } else { "messages" };
+    format!("{messages} {what} put back into {mailbox}\n{}", not_shown(&unreadable))
 }
 
 /// A line for each file that cannot be read.
@@ -172,7 +173,9 @@ fn list(request: &Request, settings: &Settings) -> Result<String, String> {
     })?;
     let unreadable = not_shown(&unreadable);
     if count == 0 && unreadable.is_empty() {
-        return Ok("nothing is kept\n".to_owned());
+        let off = settings.keep_deleted.0.is_zero();
+        let why = if off { "; keep-deleted is off, see /etc/popa3d.toml" } else { "" };
+        return Ok(format!("nothing is kept{why}\n"));
     }
     text.push_str(&unreadable);
     text.insert_str(0, "DELETED              UNIQUE-ID            OCTETS  MESSAGE\n");
@@ -182,7 +185,7 @@ fn list(request: &Request, settings: &Settings) -> Result<String, String> {
 fn line(kept: &Kept) -> String {
     let message = &kept.message;
     let id = printable(message.unique_id.as_bytes());
-    let texts = [&message.message_id, &message.from, &message.subject].map(|text| printable(text));
+    let texts = [&message.from, &message.subject, &message.message_id].map(|text| printable(text));
     let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
     format!("{}  {id:<16}  {:>9}  {}\n", clock(kept.removed), message.octets, texts.join("  "))
 }

@@ -96,7 +96,7 @@ impl fmt::Display for Text<'_> {
                 "No dotlock for {path}, the directory does not allow it; locked with fcntl alone"
             ),
             Event::Expunged { unique_id, message_id, octets } => {
-                write!(f, "Deleted {unique_id} ({octets}) of {user}")?;
+                write!(f, "Deleted {unique_id} ({octets}) of {user} from {client}")?;
                 message_id.map_or(Ok(()), |id| write!(f, ", message-id={id}"))
             }
             Event::UpdateFailed(path, why) => write!(f, "Failed to update {path}: {why}"),

@@ -1,7 +1,6 @@
 //! Dropping what was kept long enough: for one user after an UPDATE, or for all (`popa3d --expire`).
 
 use std::io;
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::kept::{self, Dropped};
@@ -31,22 +30,26 @@ pub(super) fn prune(user: &str, settings: &Settings, log: &Log) {
 }
 
 /// Drops what of any user has expired or is too much, those included that do not exist any more.
-#[must_use]
-pub fn expire_all(config: &Place) -> ExitCode {
+///
+/// # Errors
+///
+/// Says why nothing was looked at; the journal knows.
+pub fn expire_all(config: &Place) -> Result<(), String> {
     let mut log = Log { id: random_number(), ..Log::default() };
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(error) => {
             // What is to be kept is not known.
             log.log(&Event::SettingsRefused(&error));
-            return ExitCode::FAILURE;
+            return Err(error.to_string());
         }
     };
     let users = match kept::users() {
         Ok(users) => users,
         Err(error) => {
-            log.log(&Event::ServerFailure(&format!("looking for what is kept: {error}")));
-            return ExitCode::FAILURE;
+            let why = format!("looking for what is kept: {error}");
+            log.log(&Event::ServerFailure(&why));
+            return Err(why);
         }
     };
     for user in users {
@@ -57,7 +60,7 @@ pub fn expire_all(config: &Place) -> ExitCode {
         prune(&user, &settings, &log);
         kept::tidy(&user);
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// Of a user with a session, the next UPDATE does it, or the next call.

@@ -1,4 +1,4 @@
-//! The side of root of the process that looks into kept mail (`worker::read_kept`).
+//! Root's side of the process that looks into kept mail (`worker::kept`): starts it, and takes what it tells.
 
 use std::fs::File;
 use std::io;

@@ -292,8 +292,9 @@ impl Session<'_> {
     /// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
     fn commit_with_record(&self, helper: Helper, user: &MailUser) -> Result<(), String> {
         let name = &user.logged_in.account.name;
-        let failed = |error: io::Error| format!("redo record: {error}");
-        let not_kept = |error: io::Error| format!("keeping what is removed: {error}");
+        let failed = |error: io::Error| format!("redo record in /var/lib/popa3d: {error}");
+        let not_kept =
+            |error: io::Error| format!("keeping what is removed in /var/lib/popa3d: {error}");
         let record = redo_records::create(name).map_err(failed)?;
         let kept = match self.keeps().then(|| kept::create(name)).transpose() {
             Ok(kept) => kept,

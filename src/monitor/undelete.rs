@@ -141,7 +141,9 @@ pub fn put_back(
     let lock = match SessionLock::acquire(user, log.id, settings.session_wait.0) {
         Ok(Acquired::Lock(lock)) => lock,
         Ok(Acquired::HeldBy(holder)) => {
-            return Err(format!("a session of this user goes on ({holder}); try again"));
+            return Err(format!(
+                "a session of this user goes on ({holder}); end that process, or try again when it is over"
+            ));
         }
         Err(error) => return Err(format!("session lock: {error}")),
     };

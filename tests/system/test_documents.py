@@ -2,7 +2,7 @@
 
 from .case import HostCase
 
-PAGES = (("8", "popa3d"), ("5", "popa3d.toml"))
+PAGES = (("8", "popa3d"), ("5", "popa3d.toml"), ("7", "popa3d-events"))
 
 
 class ManualPages(HostCase):

@@ -47,7 +47,7 @@ class Records:
             self.assertEqual((entry["POPA3D_CLIENT"], entry["POPA3D_METHOD"], entry["PRIORITY"]),
                              ("127.0.5.1", "USER", "6"))
         self.assertEqual(entries[0]["MESSAGE"],
-                         f"Deleted {unique_ids[1]} ({mail[1].octets}) of {user}, message-id=<2@example.org>")
+                         f"Deleted {unique_ids[1]} ({mail[1].octets}) of {user} from 127.0.5.1, message-id=<2@example.org>")
         of_session = self.journal(POPA3D_SESSION=entries[0]["POPA3D_SESSION"])
         self.assertEqual([entry["POPA3D_EVENT"] for entry in of_session][-3:], ["expunged", "expunged", "session-ended"])
         self.assertEqual(self.ask(user, "POPA3D_MESSAGE_ID=<4@example.org>"), entries[1:])

@@ -78,9 +78,9 @@ class Undo(UndoCase):
         listed = self.listed(user)
         self.assertEqual([(line[1], int(line[2])) for line in listed],
                          [(ids[number], mail[number].octets) for number in (0, 2, 3)])
-        self.assertEqual(listed[0][3], "<1@example.org>  sender@example.org  message 1")
+        self.assertEqual(listed[0][3], "sender@example.org  message 1  <1@example.org>")
         said = self.undelete(user, ids[2])
-        self.assertEqual(said, f"1 messages put back into /var/mail/{user}\n")
+        self.assertEqual(said, f"1 message put back into /var/mail/{user}\n")
         self.assert_mailbox(user, mbox([mail[1], mail[2]]))
         self.assertEqual([line[1] for line in self.listed(user)], [ids[0], ids[3]])
         self.undelete(user, "--all")
@@ -99,7 +99,7 @@ class Undo(UndoCase):
         user = self.account(messages(2))
         self.remove(user, 1)
         self.assertFalse(self.host.path(f"{KEPT}/{user}").exists())
-        self.assertEqual(self.undelete(user), "nothing is kept\n")
+        self.assertEqual(self.undelete(user), "nothing is kept; keep-deleted is off, see /etc/popa3d.toml\n")
 
     def test_only_what_was_deleted_since_then_is_listed_and_put_back(self):
         mail = messages(3)
@@ -171,7 +171,7 @@ class Undo(UndoCase):
         user = self.account([Message(
             b"From: a\x1b[2Jb\nSubject: c\x07\n\td\xff\nMessage-ID: <\\>\n\nbody\n")])
         self.remove(user, 1)
-        self.assertEqual(self.listed(user)[0][3], r"<\\>  a\u{1b}[2Jb  c\u{7} d\xff")
+        self.assertEqual(self.listed(user)[0][3], r"a\u{1b}[2Jb  c\u{7} d\xff  <\\>")
 
     def test_messages_that_share_an_id_can_be_told_apart(self):
         mail = [b"From a\nSubject: %d\n\nbody\n\n" % number for number in range(3)]
@@ -302,6 +302,16 @@ class Expiry(UndoCase):
         self.host.run("popa3d", "--expire")
         self.assertFalse(self.host.path(f"{KEPT}/{user}").exists())
 
+    def test_with_a_mistake_in_the_settings_nothing_expires_and_it_says_so(self):
+        user = self.account(messages(1))
+        self.remove(user, 1)
+        self.age(user, self.files(user)[0], 8 * DAY)
+        self.settings('keep-deleted = "week"\n')
+        refused = self.host.run("popa3d", "--expire", check=False)
+        self.assertEqual((refused.code, refused.errors),
+                         (1, 'popa3d: /etc/popa3d.toml:1: "week" is not a duration such as "90s", "10m", "2h", "7d"\n'))
+        self.assertEqual(len(self.files(user)), 1)
+
     def test_oldest_removals_make_room_for_newer_ones(self):
         self.settings('keep-deleted = "7d"\nkeep-deleted-size = "500K"\n')
         mail = messages(5, BODY)  # 200 kB each
@@ -349,7 +359,7 @@ class Full(UndoCase):
             self.assertRegex(self.delete(user, *range(2, 12)), rb"^-ERR \[SYS/TEMP\] ")
             self.assert_mailbox(user, mbox(mail))
             said = [line for line in self.messages(POPA3D_USER=user) if line.startswith("Failed to update")]
-            self.assertIn("keeping what is removed (keep-deleted): No space left on device", said[0])
+            self.assertIn("keeping what is removed in /var/lib/popa3d (keep-deleted): No space left on device", said[0])
             self.assertEqual(self.files(user), [])
             self.assert_nothing_left(user)
             # The last ones need no record, and are kept all the same.

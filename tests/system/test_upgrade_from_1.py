@@ -47,6 +47,20 @@ class StandingAlone(UpgradeCase):
             self.assertEqual((self.enabled(host), self.active(host)), (["popa3d.service"], []))
             self.assert_nothing_left(host)
 
+    def test_what_2_0_left_enabled_before_somebody_went_back_does_not_count(self):
+        with self.standalone_host() as host:
+            # As its postinst notes it: the socket was enabled, and the service not, on purpose.
+            host.shell("""cd /var/lib/systemd/deb-systemd-helper-enabled
+                for unit in multi-user.target.wants/popa3d.service sockets.target.wants/popa3d.socket; do
+                    mkdir -p ${unit%/*} /etc/systemd/system/${unit%/*}
+                    touch $unit
+                    echo /etc/systemd/system/$unit >${unit#*/}.dsh-also
+                done
+                ln -s /lib/systemd/system/popa3d.socket /etc/systemd/system/sockets.target.wants/""")
+            host.install(case.DEB)
+            self.assert_taken_over(host, "popa3d.service")
+            self.assert_nothing_left(host)
+
     def test_policy_rc_d_has_the_last_word(self):
         with self.standalone_host() as host:
             host.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)

@@ -1,4 +1,4 @@
-//! Where what happens is told.
+//! The journal: whether what happens is told there, and outlasts a boot.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;

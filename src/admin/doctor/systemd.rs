@@ -12,7 +12,7 @@ pub(super) const LISTENER: &str = "popa3d.service";
 const SESSION: &str = "popa3d@check-config.service";
 
 const PROPERTIES: &str = "Id,LoadState,ActiveState,Result,UnitFileState,NeedDaemonReload,Listen,StatusText,\
-                          TriggeredBy,ProtectHome,ProtectSystem,ReadWritePaths";
+                          TriggeredBy,NFileDescriptorStore,ProtectHome,ProtectSystem,ReadWritePaths";
 
 /// Whether systemd is what runs this host.
 pub(super) fn runs() -> bool {

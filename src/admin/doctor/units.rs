@@ -156,7 +156,9 @@ fn down(unit: &Unit, ports: &[u16], holders: &[Holder]) -> Finding {
     };
     let mut text = format!("{name} is enabled and {state}");
     let start = format!("systemctl restart {name}");
-    let remedy = match holders.iter().find(|holder| ports.contains(&holder.port)) {
+    let is_in_the_way =
+        |holder: &&Holder| ports.contains(&holder.port) && !is_kept_for(unit, holder);
+    let remedy = match holders.iter().find(is_in_the_way) {
         Some(holder) => {
             text.push_str(&format!("; {holder}"));
             make_room(holder, &start)
@@ -164,6 +166,12 @@ fn down(unit: &Unit, ports: &[u16], holders: &[Holder]) -> Finding {
         None => format!("run: {start}; journalctl -u {name} -n 20 tells why if that fails"),
     };
     Finding::error(text, remedy)
+}
+
+/// Whether it is systemd that has what the listener gave it to keep.
+fn is_kept_for(unit: &Unit, holder: &Holder) -> bool {
+    let keeps = !matches!(unit.get("NFileDescriptorStore"), "" | "0");
+    keeps && matches!(holder.process, Some((_, 1)))
 }
 
 fn make_room(holder: &Holder, start: &str) -> String {

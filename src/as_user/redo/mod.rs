@@ -144,7 +144,8 @@ impl fmt::Display for Error {
             Self::Untouched(error) => write!(f, "{error}; the mailbox is as it was"),
             Self::NotKept(error) => write!(
                 f,
-                "keeping what is removed (keep-deleted): {error}; the mailbox is as it was"
+                "keeping what is removed in /var/lib/popa3d (keep-deleted): {error}; the mailbox is \
+                 as it was"
             ),
             Self::Unfinished(error) => {
                 write!(f, "{error}; the next login or popa3d --recover finishes it")

@@ -150,3 +150,19 @@ fn units_that_are_gone_are_found() {
     let found = said(&Units::default(), &[], "");
     assert!(found[0].contains("systemd does not know them"), "{found:?}");
 }
+
+#[test]
+fn ports_that_systemd_keeps_for_the_listener_are_in_nobodys_way() {
+    let mut units = units(OFF, OFF, FAILED);
+    let systemd = Holder { port: 110, process: Some(("systemd".to_owned(), 1)), unit: None };
+    let held = "error: popa3d.service is enabled and failed; port 110 is held by systemd, for another unit; \
+        systemctl list-sockets names it: disable that, then run: systemctl restart popa3d.service";
+    assert_eq!(said(&units, std::slice::from_ref(&systemd), ""), [held]);
+
+    let kept = "Id=popa3d.service\nLoadState=loaded\nActiveState=failed\nUnitFileState=enabled\n\
+        NFileDescriptorStore=2\n";
+    units.listener = systemd::parse(kept).remove(0);
+    let why = "error: popa3d.service is enabled and failed; run: systemctl restart popa3d.service; \
+        journalctl -u popa3d.service -n 20 tells why if that fails";
+    assert_eq!(said(&units, &[systemd], ""), [why]);
+}
