@@ -50,7 +50,7 @@ pub use inspect::{Front, Inspected, front, inspect};
 pub use message_id::MessageIds;
 pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;
-pub use scan::scan;
+pub use scan::{scan, scan_cutting};
 pub use transmit::{Source, TransmitError, Workspace, transmit};
 pub use unique_id::UniqueId;
 

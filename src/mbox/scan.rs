@@ -29,13 +29,37 @@ const LINE_FEEDS: [u8; 64] = [b'\n'; 64];
 /// Finds the messages in the first `size` bytes of `file`. `key` is random and the same for all
 /// scans of a session: fingerprints are compared only between these.
 pub fn scan(file: &File, size: u64, limits: &Limits, key: u64) -> Result<Index, ScanError> {
+    find(file, size, limits, key, First::MayBeHidden)
+}
+
+/// The same in what was cut out of a mailbox, where no message is hidden: the first one of that stood
+/// anywhere.
+pub fn scan_cutting(file: &File, size: u64, limits: &Limits) -> Result<Index, ScanError> {
+    find(file, size, limits, 0, First::IsMail)
+}
+
+/// What the first message may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// Data of UW-IMAP or Alpine, which no client is to see.
+    MayBeHidden,
+    IsMail,
+}
+
+fn find(
+    file: &File,
+    size: u64,
+    limits: &Limits,
+    key: u64,
+    first: First,
+) -> Result<Index, ScanError> {
     if let Some(limit) = limits.file_size.filter(|limit| size > *limit) {
         return Err(ScanError::TooLarge { size, limit });
     }
     let mut messages: Vec<Message> = Vec::new();
-    let mut first = true;
+    let mut may_be_hidden = first == First::MayBeHidden;
     Pass::new(Fingerprint::new(key)).run(file, 0..size, &mut |found| {
-        if std::mem::take(&mut first) && found.is_folder_internal_data {
+        if std::mem::take(&mut may_be_hidden) && found.is_folder_internal_data {
             return Ok(());
         }
         if messages.len() >= limits.messages as usize {

@@ -212,11 +212,9 @@ impl Session<'_> {
         Ok(Phase::AwaitingLogin)
     }
 
-    /// UPDATE begins.
+    /// UPDATE begins. There is one in a session, however it ends.
     pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
-        let Some(user) = self.user.take() else { return Ok(Phase::MaildropOpen) };
-        // What was named for one that was abandoned does not count.
-        (self.ranges, self.doomed_octets) = (0, 0);
+        let Some(user) = self.user.take() else { return Ok(Phase::Finished) };
         self.update_began = Some(Instant::now());
         self.progress.begin_update(self.log);
         let opened = self.open_mailbox(&user);
@@ -235,7 +233,7 @@ impl Session<'_> {
             self.end_update(None);
         }
         self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
-        Ok(if mailbox.is_some() { Phase::Updating } else { Phase::MaildropOpen })
+        Ok(if mailbox.is_some() { Phase::Updating } else { Phase::Finished })
     }
 
     pub(super) fn delete(&mut self, ranges: Vec<Range>) -> Result<(), Broken> {
@@ -255,12 +253,12 @@ impl Session<'_> {
 
     pub(super) fn commit(&mut self, deleted: Totals, left: Totals) -> Result<Phase, Broken> {
         let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
-            return Ok(Phase::MaildropOpen);
+            return Ok(Phase::Finished);
         };
         if u64::from(deleted.messages) > user.most_messages {
             return Err(Broken::Worker("more messages deleted than there were".to_owned()));
         }
-        let mut phase = Phase::MaildropOpen;
+        let mut phase = Phase::Finished;
         let answer = match self.commit_with_record(helper, user) {
             Ok(()) => {
                 self.store_remembered();
@@ -369,7 +367,7 @@ impl Session<'_> {
         let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
         self.log.log(&Event::UpdateFailed(&mailbox, &describe(trouble)));
         self.end_update(None);
-        Ok(Phase::MaildropOpen)
+        Ok(Phase::Finished)
     }
 
     /// Has the mailbox unlocked.

@@ -11,7 +11,8 @@ pub(super) enum Phase {
     AwaitingLogin,
     /// Nobody is logged in, and a TLS handshake is under way.
     Handshaking,
-    /// There is no TLS, or the client was turned away, so there is no session either; or UPDATE is through.
+    /// There is no TLS, or the client was turned away, so there is no session either; or UPDATE was
+    /// tried.
     Finished,
     /// Logged in; the worker reads the mailbox, which is locked.
     Scanning,

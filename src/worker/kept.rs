@@ -44,7 +44,7 @@ enum Failure {
 
 fn tell(file: &File, limits: &Limits, asker: &FromReader) -> Result<(), Failure> {
     let size = file.metadata().map_err(unreadable)?.len();
-    let mut index = mbox::scan(file, size, limits, 0).map_err(Failure::Unreadable)?;
+    let mut index = mbox::scan_cutting(file, size, limits).map_err(Failure::Unreadable)?;
     // Where several have one id, it tells them apart here, too.
     index.distinguish(file, &Remembered::default()).map_err(Failure::Unreadable)?;
     for message in index.messages() {

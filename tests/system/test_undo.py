@@ -167,6 +167,16 @@ class Undo(UndoCase):
         self.assertEqual(self.host.read(path), damaged)
         self.assertIn(f"nothing of that can be read: {path}", self.refused_undelete(user, "--all"))
 
+    def test_mail_that_looks_like_internal_data_comes_back_as_well(self):
+        data = Message(
+            b"Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 1 2\nMessage-ID: <a@b>\n\nno\n")
+        mail = [message(1), data, message(3)]
+        user = self.account(mail)
+        self.remove(user, 2)
+        self.assertEqual(len(self.listed(user)), 1)
+        self.undelete(user, "--all")
+        self.assert_mailbox(user, mbox([mail[0], mail[2], data]))
+
     def test_texts_of_others_do_nothing_to_the_terminal(self):
         user = self.account([Message(
             b"From: a\x1b[2Jb\nSubject: c\x07\n\td\xff\nMessage-ID: <\\>\n\nbody\n")])

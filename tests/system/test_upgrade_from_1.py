@@ -1,6 +1,7 @@
 """apt install over Debian's popa3d 1.0.3, however it ran."""
 
 import os
+import shutil
 
 from . import case
 from .case import PASSWORD
@@ -95,6 +96,23 @@ class StandingAlone(UpgradeCase):
             host.run("dpkg", "-P", "other")
             host.install(case.DEB)
             self.assert_taken_over(host, "popa3d.service")
+            self.assert_nothing_left(host)
+
+    def test_an_upgrade_that_was_interrupted_is_finished_by_the_next(self):
+        with self.standalone_host() as host:
+            shutil.copy(case.DEB, host.path("/tmp/popa3d.deb"))
+            host.run("dpkg", "--unpack", "/tmp/popa3d.deb")
+            host.install(case.DEB)
+            self.assert_taken_over(host, "popa3d.service")
+            self.assert_nothing_left(host)
+
+    def test_a_note_of_what_served_that_was_cut_off_does_not_stop_apt(self):
+        with self.standalone_host() as host:
+            shutil.copy(case.DEB, host.path("/tmp/popa3d.deb"))
+            host.run("dpkg", "--unpack", "/tmp/popa3d.deb")
+            host.write("/var/lib/popa3d/serves-next", "")
+            host.run("dpkg", "--configure", "popa3d", environment=("DEBIAN_FRONTEND=noninteractive",))
+            self.assertEqual((self.enabled(host), self.active(host)), ([], []))
             self.assert_nothing_left(host)
 
     def _said(self, host):
