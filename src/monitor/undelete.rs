@@ -46,13 +46,17 @@ pub fn list_kept(
     settings: &Settings,
     each: &mut impl FnMut(&Kept),
 ) -> Result<Vec<String>, String> {
-    let name = match account_of(user)? {
-        Some(account) => account.name,
+    let (name, exists) = match account_of(user)? {
+        Some(account) => (account.name, true),
         // What is kept of a user who is gone is there as well.
-        None if account::is_name(user.as_bytes()) => user.to_owned(),
+        None if account::is_name(user.as_bytes()) => (user.to_owned(), false),
         None => return Err("that is no user name".to_owned()),
     };
-    Ok(look(&name, settings, &mut |kept, _| each(&kept))?.unreadable)
+    let looked = look(&name, settings, &mut |kept, _| each(&kept))?;
+    if looked.removals.is_empty() && !exists {
+        return Err("there is no such user on this host, and nothing is kept of one".to_owned());
+    }
+    Ok(looked.unreadable)
 }
 
 fn account_of(user: &str) -> Result<Option<Account>, String> {
