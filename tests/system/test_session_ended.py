@@ -15,13 +15,13 @@ HANGS = "auth required pam_exec.so /bin/sleep 3600\n"
 class Endings:
     """The tests, whoever starts the sessions."""
 
-    source = "127.0.2.0"
+    source = "127.11.0.0"
 
     def setUp(self):
         super().setUp()
         # An address for each test, which has all of its sessions and no other ones.
         number = int(Endings.source.rpartition(".")[2]) + 1
-        Endings.source = f"127.0.2.{number}"
+        Endings.source = f"127.11.0.{number}"
 
     def session(self, user=None):
         return self.login(user, source=Endings.source) if user else self.connect(source=Endings.source)

@@ -68,6 +68,7 @@ class ShowMailbox(HostCase):
                 self.assertEqual(before.code, 0 if reply.startswith(b"+OK") else 1, (before, reply))
                 if before.code:
                     self.assertRegex(before.errors, f"^popa3d: /var/mail/{user}: .")
+                    session.close()
                     continue
                 served += 1
                 sizes, ids = session.multi("LIST"), session.multi("UIDL")
