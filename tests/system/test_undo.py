@@ -159,7 +159,7 @@ class Undo(UndoCase):
         for damaged in (b"not a mailbox\n", b"\0" * 500):
             self.host.write(path, damaged, mode=0o600)
             *lines, left_out = self.undelete(user).splitlines()
-            self.assertEqual([LINE.fullmatch(line)[4][:3] for line in lines[1:]], ["<1@", "<3@"])
+            self.assertEqual([LINE.fullmatch(line)[4].split()[-1][:3] for line in lines[1:]], ["<1@", "<3@"])
             self.assertTrue(left_out.startswith(f"left out: {path}: not a mailbox in mbox format"), left_out)
         said = self.undelete(user, "--all").splitlines()
         self.assertEqual(said, [f"2 messages put back into /var/mail/{user}", left_out])
