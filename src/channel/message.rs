@@ -14,8 +14,6 @@ pub const MAX_TICKET: usize = 3 * 1024;
 /// Most octets of a text that says why a handshake failed, or a PROXY header or an attempt to log in was
 /// refused.
 pub const MAX_REASON: usize = 200;
-/// Most octets of a header in a [`KeptMessage`].
-pub const MAX_HEADER: usize = 200;
 /// Most octets in one [`Request::Remember`].
 pub const MAX_NOTE: usize = 3 * 1024;
 
@@ -265,44 +263,6 @@ pub enum Ending {
     NotAdmitted,
     /// The server ended it: something had failed.
     Failed,
-}
-
-/// To the process that reads what is kept.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Look {
-    /// What is in the mbox that is attached, read-only?
-    Inside,
-}
-
-/// From the process that reads what is kept.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Found {
-    /// The next message.
-    Message(KeptMessage),
-    /// There are no more in this file.
-    All,
-    /// It cannot be read; why.
-    Nothing(String),
-}
-
-/// A message that was removed and is kept. Texts are as they stand in it, at most [`MAX_HEADER`] octets
-/// each, and empty where there is none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptMessage {
-    /// Its place in the file.
-    pub range: Range,
-    /// How many line feeds it lacks at its end for another message to follow.
-    pub line_feeds: u8,
-    /// As LIST tells.
-    pub octets: u64,
-    /// As UIDL tells.
-    pub unique_id: String,
-    /// The header `Message-ID`.
-    pub message_id: Vec<u8>,
-    /// The header `From`.
-    pub from: Vec<u8>,
-    /// The header `Subject`.
-    pub subject: Vec<u8>,
 }
 
 /// Octets of the mailbox file, from `start` up to but not including `end`.

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod inspection;
+mod kept;
 mod message;
 mod secret;
 
@@ -23,10 +24,11 @@ use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use inspection::{Oddity, Seen, SeenMessage};
+pub use kept::{Found, KeptMessage, Look, MAX_HEADER};
 pub use message::{
-    Answer, Encryption, Ending, Expunged, Found, KeptMessage, Look, MAX_EXPUNGED, MAX_HEADER,
-    MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES, MAX_REASON, MAX_TICKET, Method, News, Order, Outcome,
-    ProxyTls, Range, Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
+    Answer, Encryption, Ending, Expunged, MAX_EXPUNGED, MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES,
+    MAX_REASON, MAX_TICKET, Method, News, Order, Outcome, ProxyTls, Range, Recovery, Refusal,
+    Report, Request, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 

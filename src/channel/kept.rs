@@ -1,0 +1,46 @@
+//! What is said between root and the process that reads kept mail.
+
+use serde::{Deserialize, Serialize};
+
+use super::Range;
+
+/// Most octets of a header in a [`KeptMessage`].
+pub const MAX_HEADER: usize = 200;
+
+/// To the process that reads what is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Look {
+    /// What is in the mbox that is attached, read-only?
+    Inside,
+}
+
+/// From the process that reads what is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Found {
+    /// The next message.
+    Message(KeptMessage),
+    /// There are no more in this file.
+    All,
+    /// It cannot be read; why.
+    Nothing(String),
+}
+
+/// A message that was removed and is kept. Texts are as they stand in it, at most [`MAX_HEADER`] octets
+/// each, and empty where there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMessage {
+    /// Its place in the file.
+    pub range: Range,
+    /// How many line feeds it lacks at its end for another message to follow.
+    pub line_feeds: u8,
+    /// As LIST tells.
+    pub octets: u64,
+    /// As UIDL tells.
+    pub unique_id: String,
+    /// The header `Message-ID`.
+    pub message_id: Vec<u8>,
+    /// The header `From`.
+    pub from: Vec<u8>,
+    /// The header `Subject`.
+    pub subject: Vec<u8>,
+}
