@@ -41,14 +41,10 @@ pub(super) fn of_records(directory: &Path) -> Option<Finding> {
 }
 
 fn judge_spool(directory: &Path, room: Room) -> Option<Finding> {
-    let name = directory.display();
     if room.is_read_only {
-        let text = format!("{name}: its file system is read-only, and mail cannot be deleted");
-        return Some(Finding::error(
-            text,
-            format!("run: dmesg | tail; mount -o remount,rw {name}"),
-        ));
+        return Some(read_only(directory));
     }
+    let name = directory.display();
     (room.octets < USUAL || !room.has_files).then(|| {
         Finding::warning(
             format!(
@@ -59,15 +55,19 @@ fn judge_spool(directory: &Path, room: Room) -> Option<Finding> {
     })
 }
 
-fn judge_records(directory: &Path, room: Room) -> Option<Finding> {
+fn read_only(directory: &Path) -> Finding {
     let name = directory.display();
+    Finding::error(
+        format!("{name}: its file system is read-only, and mail cannot be deleted"),
+        format!("run: dmesg | tail; mount -o remount,rw {name}"),
+    )
+}
+
+fn judge_records(directory: &Path, room: Room) -> Option<Finding> {
     if room.is_read_only {
-        let text = format!("{name}: its file system is read-only, and mail cannot be deleted");
-        return Some(Finding::error(
-            text,
-            format!("run: dmesg | tail; mount -o remount,rw {name}"),
-        ));
+        return Some(read_only(directory));
     }
+    let name = directory.display();
     if room.octets < USUAL || !room.has_files {
         let text = format!("{name}: its file system is full, and mail cannot be deleted");
         return Some(Finding::error(text, free(directory)));
