@@ -54,8 +54,7 @@ pub(super) fn end(
     oddities: &[Oddity],
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let remarks = remarks.iter().copied().map(oddity::of_remark);
-    let all: Vec<Described> = remarks.chain(oddities.iter().copied().map(oddity::of)).collect();
+    let all: Vec<Described> = oddity::of_mailbox(remarks, oddities).collect();
     writeln!(output, "],\n\"oddities\":{}}}", json(&all)?)
 }
 

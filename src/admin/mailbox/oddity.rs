@@ -25,7 +25,15 @@ fn lines(count: u64) -> String {
     if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
 }
 
-pub(super) fn of_remark(remark: Remark) -> Described {
+/// What is odd about a mailbox as a whole.
+pub(super) fn of_mailbox<'a>(
+    remarks: &'a [Remark],
+    oddities: &'a [Oddity],
+) -> impl Iterator<Item = Described> + 'a {
+    remarks.iter().copied().map(of_remark).chain(oddities.iter().copied().map(of))
+}
+
+fn of_remark(remark: Remark) -> Described {
     match remark {
         Remark::RedoRecord => described(
             "redo-record",

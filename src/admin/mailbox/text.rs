@@ -65,8 +65,7 @@ pub(super) fn end(
     oddities: &[Oddity],
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let remarks = remarks.iter().copied().map(oddity::of_remark);
-    let mut all = remarks.chain(oddities.iter().copied().map(oddity::of)).peekable();
+    let mut all = oddity::of_mailbox(remarks, oddities).peekable();
     if all.peek().is_some() {
         writeln!(output, "\nabout the mailbox:")?;
     }
