@@ -27,6 +27,10 @@ class HostCase(unittest.TestCase):
     def host(self):
         return HOST
 
+    def run(self, result=None):
+        self.began = time.time()
+        return super().run(result)
+
     def account(self, mail=None, password=PASSWORD, name=None, method="YESCRYPT"):
         """A new user with this mail (messages or bytes; None: no mailbox); returns its name."""
         name = name or f"user{next(_numbers)}"
@@ -105,8 +109,9 @@ class HostCase(unittest.TestCase):
         self.until(lambda: not self.processes(), f"the end of {self.processes()}")
 
     def journal(self, **fields):
-        """popa3d's entries with these fields."""
-        return self.host.journal("-t", "popa3d", *(f"{name}={value}" for name, value in fields.items()))
+        """popa3d's entries with these fields, since the test began: another may have used the same addresses."""
+        return self.host.journal("-t", "popa3d", f"--since=@{self.began:.6f}",
+                                 *(f"{name}={value}" for name, value in fields.items()))
 
     def messages(self, **fields):
         """The texts of popa3d's entries with these fields."""
