@@ -1,12 +1,15 @@
 """apt install over Debian's popa3d 1.0.3, however it ran."""
 
 import os
+import select
 import shutil
+import tempfile
 
 from . import case
 from .case import PASSWORD
 from .mail import mbox, messages
-from .upgrading import LINE, LINE_WITHOUT_TCPD, OLD_GREETING, UpgradeCase, watched
+from .test_crash import BODY, COUNT, RECORDS
+from .upgrading import LINE, LINE_WITHOUT_TCPD, OLD_GREETING, UpgradeCase, package_of_1, watched
 
 
 class StandingAlone(UpgradeCase):
@@ -263,3 +266,61 @@ class NotServing(UpgradeCase):
             self.assertEqual(self.enabled(host), [])
             self.assertEqual(host.run("systemctl", "is-enabled", "popa3d.service", check=False).output, "masked\n")
             self.assert_nothing_left(host)
+
+
+class Back(UpgradeCase):
+    """Down to 1.0.3, and up again."""
+
+    def test_1_serves_whole_mailboxes_and_nothing_of_2_runs_on(self):
+        with self.standalone_host() as host, tempfile.TemporaryDirectory() as directory:
+            host.install(case.DEB)
+            host.shell("systemctl disable --now popa3d.service; systemctl enable --now popa3d.socket")
+            kept = self._interrupted(host, "alice")
+            mail = messages(2)
+            host.user("bob", PASSWORD)
+            host.deliver("bob", mbox(mail))
+            session = self.session(host, "bob")
+            session.ok("DELE 1")
+
+            # As README says.
+            host.run("systemctl", "disable", "--now", "popa3d.service", "popa3d.socket", "popa3ds.socket")
+            shutil.copy(package_of_1(directory), host.path("/tmp/1.deb"))
+            host.run("apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades", "/tmp/1.deb",
+                     environment=("DEBIAN_FRONTEND=noninteractive",))
+            self.assertRegex(host.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "popa3d").output,
+                             "^install ok installed 1.0.3")
+            self.assertRegex(session.line(), rb"^-ERR \[SYS/TEMP\] ")
+            self.assertEqual(host.mailbox("bob").read_bytes(), mbox(mail))
+            self.assertEqual(host.mailbox("alice").read_bytes(), mbox(kept))
+            self.assertEqual(self.greeting(host), OLD_GREETING)
+            self.unique_ids_of_1 = self.unique_ids(host)
+            left = host.shell("find /etc/systemd -name '*popa3d*'; systemctl list-units --plain --no-legend --all "
+                              "'popa3d-*' 'popa3d@*' '*popa3d*.socket'").output
+            self.assertEqual(left, "")
+            self.assertEqual(host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
+
+            host.install(case.DEB)
+            self.assert_taken_over(host, "popa3d.service")
+            self.assert_nothing_left(host)
+            self.assertEqual(host.run("systemctl", "is-active", "popa3d-expire.timer").output, "active\n")
+            self.assertEqual(host.run("systemctl", "is-enabled", "popa3d-expire.timer", "popa3d-recover.service").output,
+                             "enabled\n" * 2)
+
+    def _interrupted(self, host, user):
+        """The messages that USER has once his UPDATE, which was killed half-way, is finished."""
+        mail = messages(COUNT, BODY)
+        record = host.path(f"{RECORDS}/{user}")
+        for _ in range(50):
+            host.mailbox(user).write_bytes(mbox(mail))
+            session = self.session(host, user)
+            session.ok("DELE 1")
+            session.send(b"QUIT\r\n")
+            self.until(lambda session=session: record.exists() or select.select([session.connection], [], [], 0)[0],
+                       "an UPDATE")
+            host.run("systemctl", "kill", "--signal=KILL", "popa3d@*", check=False)
+            session.close()
+            self.until(lambda: not host.run("pidof", "popa3d", check=False).output, "the end of the session")
+            if record.exists() and host.mailbox(user).read_bytes() not in (mbox(mail), mbox(mail[1:])):
+                return mail[1:]
+            host.run("popa3d", "--recover")
+        return self.fail("no kill came at the right time")
