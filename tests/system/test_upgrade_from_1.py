@@ -189,8 +189,9 @@ class Inetd(UpgradeCase):
 
     def test_a_service_of_xinetds_own_runs_the_new_program(self):
         with self.inetd_host("xinetd") as host:
-            host.install(case.DEB)
+            installed = host.install(case.DEB)
             self._assert_inetd_runs_it(host)
+            self.assertIn("(xinetd, a unit of your own) runs the new program", installed.errors + installed.output)
 
     def test_a_line_that_was_off_is_followed_by_nothing(self):
         for how, after in (
@@ -225,11 +226,7 @@ class Inetd(UpgradeCase):
             host.install(case.DEB)
             self.assertEqual([line.split() for line in self._lines(host)], [LINE.split()])
             self._assert_inetd_runs_it(host)
-            with host.connect(110, source="127.0.0.9", timeout=60) as refused:
-                try:
-                    self.assertEqual(refused.recv(1000), b"")
-                except ConnectionResetError:
-                    pass
+            self._assert_refused_by_tcpd(host)
 
             with self.subTest("and the line goes off with the package, and goes"):
                 host.run("apt-get", "remove", "-y", "popa3d")
@@ -237,6 +234,28 @@ class Inetd(UpgradeCase):
                 self.until(lambda: not self.listens(host), "the end of listening")
                 host.run("apt-get", "purge", "-y", "popa3d")
                 self.assertEqual(self._lines(host), [])
+
+    def test_rules_of_tcpd_are_known_by_whatever_names_popa3d_there(self):
+        for rule in ("all: all EXCEPT 127.0.0.1", "POP*: ALL EXCEPT 127.0.0.1"):
+            with self.subTest(rule), self.inetd_host() as host:
+                host.write("/etc/hosts.deny", f"{rule}\n")
+                host.install(case.DEB)
+                self._assert_inetd_runs_it(host)
+                self._assert_refused_by_tcpd(host)
+
+    def test_a_mask_of_the_daemon_does_not_keep_what_inetd_served_from_going_on(self):
+        with self.inetd_host() as host:
+            host.run("systemctl", "mask", "--now", "popa3d.service")
+            host.install(case.DEB)
+            self.assert_taken_over(host, "popa3d.socket")
+            self.assert_nothing_left(host)
+
+    def _assert_refused_by_tcpd(self, host):
+        with host.connect(110, source="127.0.0.9", timeout=60) as refused:
+            try:
+                self.assertEqual(refused.recv(1000), b"")
+            except ConnectionResetError:
+                pass
 
     def _assert_inetd_runs_it(self, host):
         self.assertEqual((self.enabled(host), self.active(host)), ([], []))
