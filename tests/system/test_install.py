@@ -4,7 +4,7 @@ import re
 
 from host import Host
 
-from . import case
+from . import case, test_pam
 from .case import PASSWORD, HostCase
 from .mail import mbox, messages
 
@@ -136,6 +136,8 @@ class Units(HostCase):
             self._verify(unit)
         mail = messages(3)
         user = self.account(mail)
+        self.configure("/etc/security/limits.conf", f"{user} hard nofile 900\n{user} soft nofile 700\n")
+        self.pam(test_pam.STANDARD + "session required pam_limits.so\n")
         session = self.connect()
         session.ok(f"USER {user}")
         session.err("PASS wrong", b"AUTH")
