@@ -87,11 +87,7 @@ class StandingAlone(UpgradeCase):
 
     def test_an_upgrade_that_fails_leaves_the_old_daemon_at_work(self):
         with self.standalone_host() as host:
-            # A file of another package is where one of ours should be.
-            host.shell("""mkdir -p /tmp/other/DEBIAN /tmp/other/usr/share/man/man5
-                printf 'Package: other\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody\\nDescription: other\\n' >/tmp/other/DEBIAN/control
-                touch /tmp/other/usr/share/man/man5/popa3d.toml.5.gz
-                dpkg-deb -b /tmp/other /tmp/other.deb; dpkg -i /tmp/other.deb""")
+            in_the_way(host, "/usr/share/man/man5/popa3d.toml.5.gz")
             with self.assertRaises(AssertionError):
                 host.install(case.DEB)
             self.assertRegex(host.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "popa3d").output, "^install ok installed 1.0.3")
@@ -120,6 +116,13 @@ class StandingAlone(UpgradeCase):
 
     def _said(self, host):
         return [case.text(entry["MESSAGE"]) for entry in host.journal("-t", "popa3d", "-p", "warning")]
+
+
+def in_the_way(host, file):
+    """Another package has this FILE."""
+    host.shell(f"""mkdir -p /tmp/other/DEBIAN /tmp/other{os.path.dirname(file)}
+        printf 'Package: other\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody\\nDescription: other\\n' >/tmp/other/DEBIAN/control
+        touch /tmp/other{file}; dpkg-deb -b /tmp/other /tmp/other.deb; dpkg -i /tmp/other.deb""")
 
 
 class EditedPam(UpgradeCase):
@@ -304,8 +307,7 @@ class Back(UpgradeCase):
             # As README says.
             host.run("systemctl", "disable", "--now", "popa3d.service", "popa3d.socket", "popa3ds.socket")
             shutil.copy(package_of_1(directory), host.path("/tmp/1.deb"))
-            host.run("apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades", "/tmp/1.deb",
-                     environment=("DEBIAN_FRONTEND=noninteractive",))
+            self._downgrade(host)
             self.assertRegex(host.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "popa3d").output,
                              "^install ok installed 1.0.3")
             self.assertRegex(session.line(), rb"^-ERR \[SYS/TEMP\] ")
@@ -324,6 +326,22 @@ class Back(UpgradeCase):
             self.assertEqual(host.run("systemctl", "is-active", "popa3d-expire.timer").output, "active\n")
             self.assertEqual(host.run("systemctl", "is-enabled", "popa3d-expire.timer", "popa3d-recover.service").output,
                              "enabled\n" * 2)
+
+    def test_where_1_cannot_be_unpacked_2_serves_on(self):
+        with self.standalone_host() as host, tempfile.TemporaryDirectory() as directory:
+            host.install(case.DEB)
+            shutil.copy(package_of_1(directory), host.path("/tmp/1.deb"))
+            in_the_way(host, "/etc/init.d/popa3d")
+            with self.assertRaises(AssertionError):
+                self._downgrade(host)
+            self.assert_taken_over(host, "popa3d.service")
+            self.assertEqual(host.run("systemctl", "is-active", "popa3d-expire.timer").output, "active\n")
+            self.assertEqual(host.run("systemctl", "is-enabled", "popa3d-expire.timer", "popa3d-recover.service").output,
+                             "enabled\n" * 2)
+
+    def _downgrade(self, host):
+        host.run("apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades", "/tmp/1.deb",
+                 environment=("DEBIAN_FRONTEND=noninteractive",))
 
     def _interrupted(self, host, user):
         """The messages that USER has once his UPDATE, which was killed half-way, is finished."""
