@@ -318,3 +318,28 @@ fn readme_names_options_events_and_fields_that_exist() {
         assert!(used.is_subset(&help), "{line}");
     }
 }
+
+/// Machine code of others is in the package, and their notices have to be.
+#[test]
+fn copyright_file_names_every_crate_that_is_linked() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges", "normal,no-proc-macro"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let linked: BTreeSet<String> = tree
+        .lines()
+        .map(|package| format!("crate/{}", package.split(' ').next().unwrap()))
+        .filter(|name| name != "crate/popa3d")
+        .collect();
+    assert!(linked.len() > 20, "{linked:?}: is the search broken?");
+    let copyright = read("debian/copyright");
+    let (_, paragraphs) = copyright.split_once("\nFiles: *\n").unwrap();
+    assert_eq!(
+        words(paragraphs, "crate/", |c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
+        linked
+    );
+}

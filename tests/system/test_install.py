@@ -4,7 +4,7 @@ import re
 
 from host import Host
 
-from . import case
+from . import case, test_pam
 from .case import PASSWORD, HostCase
 from .mail import mbox, messages
 
@@ -93,6 +93,27 @@ class FreshHost(HostCase):
                 host.connect(port)
 
 
+class Spool(HostCase):
+    UNIT = "popa3d.socket"
+
+    def test_one_that_is_not_mounted_yet_is_not_taken_for_one_without_mail(self):
+        user = self.account(messages(2))
+        unit = "/run/systemd/system/var-mail.mount"
+        self.addCleanup(self.host.shell, f"systemctl stop var-mail.mount; rm -rf {unit} /srv/spool; systemctl daemon-reload; "
+                        f"systemctl restart {self.UNIT}")
+        self.host.shell(f"systemctl stop {self.UNIT}; cp -a /var/mail /srv/spool; rm /var/mail/{user}")
+        self.host.write(unit, "[Mount]\nWhat=/srv/spool\nWhere=/var/mail\nType=none\nOptions=bind\n")
+        # What starts together with it has mounted the spool, too.
+        self.host.shell(f"systemctl daemon-reload; systemctl start {self.UNIT}; systemctl stop var-mail.mount; "
+                        f"systemctl --quiet is-active {self.UNIT} || systemctl start {self.UNIT}")
+        session = self.login(user)
+        self.assertRegex(session.ok("STAT"), rb"^\+OK 2 ")
+        session.ok("DELE 1")
+        session.quit()
+        self.assertEqual(self.host.read(f"/srv/spool/{user}"), mbox(messages(2)[1:]))
+        self.until_idle()
+
+
 class Units(HostCase):
     def test_systemd_analyze_verify_is_silent(self):
         for unit in UNITS:
@@ -115,6 +136,8 @@ class Units(HostCase):
             self._verify(unit)
         mail = messages(3)
         user = self.account(mail)
+        self.configure("/etc/security/limits.conf", f"{user} hard nofile 900\n{user} soft nofile 700\n")
+        self.pam(test_pam.STANDARD + "session required pam_limits.so\n")
         session = self.connect()
         session.ok(f"USER {user}")
         session.err("PASS wrong", b"AUTH")

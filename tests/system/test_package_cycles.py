@@ -12,13 +12,16 @@ from . import case
 from .case import PASSWORD
 from .mail import mbox, messages
 from .test_standalone_package import another_version
-from .upgrading import UpgradeCase
+from .upgrading import LINE, UpgradeCase
 
 # The log of what happened, what apt downloads, caches; and databases whose content is compared below.
 PASSED_OVER = ("/dev", "/proc", "/sys", "/tmp", "/var/log", "/var/cache/apt", "/var/cache/ldconfig", "/var/cache/debconf",
                "/var/lib/apt", "/var/lib/dpkg", "/var/lib/systemd/catalog", "/etc/ld.so.cache")
 # The user stays.
 ACCOUNTS = r"/etc/(passwd|group|shadow|gshadow|\.pwd\.lock)-?"
+# These two listen nowhere: one does nothing unless keep-deleted is set, the other unless an update was interrupted,
+# whoever serves mail.
+ALWAYS = {"timers.target.wants/popa3d-expire.timer", "multi-user.target.wants/popa3d-recover.service"}
 NONINTERACTIVE = ("DEBIAN_FRONTEND=noninteractive",)
 
 
@@ -65,14 +68,26 @@ class Cycles(UpgradeCase):
                 self.assertEqual(self._difference(before, self._everything(host)), [])
                 self.assertEqual(host.mailbox("alice").read_bytes(), mbox([*mail, mail[0]]))
 
-    def test_mail_in_redo_records_survives_a_purge(self):
+    def test_mail_in_redo_records_and_what_is_kept_survive_a_purge(self):
         with Host(case.RELEASE) as host:
             host.install(case.DEB)
+            host.user("alice", PASSWORD)
+            mail = messages(2)
+            host.deliver("alice", mbox(mail))
+            host.write("/etc/popa3d.toml", 'keep-deleted = "7d"\n')
+            host.run("systemctl", "start", "popa3d.socket")
+            session = self.session(host, "alice")
+            session.ok("DELE 1")
+            session.quit()
             host.shell("cd /var/lib/popa3d; mkdir -p redo-aside unique-ids; echo mail >redo-aside/alice; echo ids >unique-ids/alice")
-            self._apt(host, "purge")
-            self.assertEqual(host.run("find", "/var/lib/popa3d", "-type", "f").output, "/var/lib/popa3d/redo-aside/alice\n")
+            purged = self._apt(host, "purge")
+            self.assertIn("mail of users is left in /var/lib/popa3d", purged.output + purged.errors)
+            left = host.shell("find /var/lib/popa3d -type f -printf '%P\n' | sort").output
+            self.assertRegex(left, r"^deleted/alice/[0-9.-]+\nredo-aside/alice\n$")
             host.install(case.DEB)
             self.assertEqual(host.read("/var/lib/popa3d/redo-aside/alice"), b"mail\n")
+            host.run("popa3d", "--undelete", "alice", "--all")
+            self.assertEqual(host.mailbox("alice").read_bytes(), mbox(mail[::-1]))
 
     def test_from_1_and_removed_and_installed_again_and_purged(self):
         with self.standalone_host() as host:
@@ -88,8 +103,9 @@ class Cycles(UpgradeCase):
             self.assertEqual([line for line in changed if not (line.startswith("- ") and "popa3d" in line)], [])
 
     def _apt(self, host, action):
-        host.run("apt-get", action, "-y", "-q", "popa3d", environment=NONINTERACTIVE)
+        finished = host.run("apt-get", action, "-y", "-q", "popa3d", environment=NONINTERACTIVE)
         self.assertEqual(host.run("dpkg", "--audit").output, "")
+        return finished
 
     def _reinstall(self, host):
         (deb,) = [name.name for name in host.path("/tmp").glob("popa3d_*test.deb")]
@@ -127,13 +143,29 @@ class NotBooted(UpgradeCase):
                 shutil.copy(case.DEB, root / "popa3d.deb")
                 self._run(root, f"{prepare}; apt-get install -y -q /popa3d.deb; dpkg --audit >/audit")
                 self.assertEqual((root / "audit").read_text(encoding="utf-8"), "")
-                enabled = {str(path.relative_to(root / "etc/systemd/system")) for path in
-                           (root / "etc/systemd/system").glob("*/popa3d*")}
-                # The timer listens nowhere, and does nothing unless keep-deleted is set.
-                self.assertEqual(enabled, {"timers.target.wants/popa3d-expire.timer"} | ({unit} if unit else set()))
+                self.assertEqual(self._enabled(root), ALWAYS | ({unit} if unit else set()))
                 self._run(root, "apt-get purge -y -q popa3d")
                 left = self._run(root, "find /etc /usr /var /run -name '*popa3d*'").stdout
                 self.assertEqual([line for line in left.splitlines() if "popa3d" in line], [])
+
+    def test_where_another_init_runs_inetd_goes_on_and_of_the_daemon_it_is_said_that_nothing_starts_it(self):
+        # What the name of the first process is, is what the scripts go by.
+        as_init = "printf init >/proc/1/comm"
+        with throwaway_copy(cached_root(case.RELEASE, "popa3d-1.0.3", "openbsd-inetd"), "not-booted") as root:
+            shutil.copy(case.DEB, root / "popa3d.deb")
+            self._run(root, f"{as_init}; sed -i s/=yes/=no/ /etc/default/popa3d; "
+                      "dpkg-reconfigure -f noninteractive popa3d; apt-get install -y -q /popa3d.deb")
+            self.assertEqual(self._enabled(root), ALWAYS)
+            lines = (root / "etc/inetd.conf").read_text(encoding="utf-8").splitlines()
+            self.assertEqual([line.split() for line in lines if "popa3d" in line], [LINE.split()])
+        with throwaway_copy(cached_root(case.RELEASE, "popa3d-1.0.3"), "not-booted") as root:
+            shutil.copy(case.DEB, root / "popa3d.deb")
+            said = self._run(root, f"{as_init}; apt-get install -y -q /popa3d.deb").stdout
+            self.assertIn("another init has to start popa3d -D by itself", said)
+
+    def _enabled(self, root):
+        units = root / "etc/systemd/system"
+        return {str(path.relative_to(units)) for path in units.glob("*/popa3d*")}
 
     def _run(self, root, script):
         finished = run_in(root, ["sh", "-euc", script], environment=NONINTERACTIVE, network=False,

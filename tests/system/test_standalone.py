@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 
+from . import test_install
 from .case import PASSWORD, HostCase, Session
 from .mail import mbox, message, messages
 from .standalone import UNIT, Standalone, main_process, parent
@@ -136,6 +137,12 @@ class Service(Standalone):
 
     def _systemd_said(self):
         return [entry["MESSAGE"] for entry in self.host.journal(f"UNIT={UNIT}")]
+
+
+class Spool(Standalone, test_install.Spool):
+    """The same."""
+
+    UNIT = UNIT
 
 
 class Stop(Standalone):

@@ -216,6 +216,19 @@ class Restrictions(Standalone):
         self.host.run("systemctl", "restart", UNIT)
         self.login(user).quit()
 
+        with self.subTest("with a mistake in the settings a connection starts it once, and is closed"):
+            self.host.run("systemctl", "stop", UNIT)
+            self.configure("/etc/popa3d.toml", "no-such-key = 1\n")
+            for number in (1, 2):
+                refused = self.arrive()
+                refused.ended()
+                refused.close()
+                self.until(lambda: self.show("ActiveState") == "failed", "the end of the service")
+                starts = self.host.journal("-u", UNIT, f"--since=@{self.began:.6f}", "JOB_TYPE=start", "JOB_RESULT=failed")
+                self.assertEqual(len(starts), number)
+            self.host.write("/etc/popa3d.toml", "")
+            self.login(user).quit()
+
     def _exposure(self):
         analyzed = self.host.run("systemd-analyze", "security", "--no-pager", UNIT).output
         return re.search(r"Overall exposure level for popa3d\.service: (\S+) ", analyzed)[1]

@@ -1,12 +1,15 @@
 """apt install over Debian's popa3d 1.0.3, however it ran."""
 
 import os
+import select
 import shutil
+import tempfile
 
 from . import case
 from .case import PASSWORD
 from .mail import mbox, messages
-from .upgrading import LINE, LINE_WITHOUT_TCPD, OLD_GREETING, UpgradeCase, watched
+from .test_crash import BODY, COUNT, RECORDS
+from .upgrading import LINE, LINE_WITHOUT_TCPD, OLD_GREETING, UpgradeCase, package_of_1, watched
 
 
 class StandingAlone(UpgradeCase):
@@ -84,11 +87,7 @@ class StandingAlone(UpgradeCase):
 
     def test_an_upgrade_that_fails_leaves_the_old_daemon_at_work(self):
         with self.standalone_host() as host:
-            # A file of another package is where one of ours should be.
-            host.shell("""mkdir -p /tmp/other/DEBIAN /tmp/other/usr/share/man/man5
-                printf 'Package: other\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody\\nDescription: other\\n' >/tmp/other/DEBIAN/control
-                touch /tmp/other/usr/share/man/man5/popa3d.toml.5.gz
-                dpkg-deb -b /tmp/other /tmp/other.deb; dpkg -i /tmp/other.deb""")
+            in_the_way(host, "/usr/share/man/man5/popa3d.toml.5.gz")
             with self.assertRaises(AssertionError):
                 host.install(case.DEB)
             self.assertRegex(host.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "popa3d").output, "^install ok installed 1.0.3")
@@ -117,6 +116,13 @@ class StandingAlone(UpgradeCase):
 
     def _said(self, host):
         return [case.text(entry["MESSAGE"]) for entry in host.journal("-t", "popa3d", "-p", "warning")]
+
+
+def in_the_way(host, file):
+    """Another package has this FILE."""
+    host.shell(f"""mkdir -p /tmp/other/DEBIAN /tmp/other{os.path.dirname(file)}
+        printf 'Package: other\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody\\nDescription: other\\n' >/tmp/other/DEBIAN/control
+        touch /tmp/other{file}; dpkg-deb -b /tmp/other /tmp/other.deb; dpkg -i /tmp/other.deb""")
 
 
 class EditedPam(UpgradeCase):
@@ -186,8 +192,9 @@ class Inetd(UpgradeCase):
 
     def test_a_service_of_xinetds_own_runs_the_new_program(self):
         with self.inetd_host("xinetd") as host:
-            host.install(case.DEB)
+            installed = host.install(case.DEB)
             self._assert_inetd_runs_it(host)
+            self.assertIn("(xinetd, a unit of your own) runs the new program", installed.errors + installed.output)
 
     def test_a_line_that_was_off_is_followed_by_nothing(self):
         for how, after in (
@@ -222,11 +229,7 @@ class Inetd(UpgradeCase):
             host.install(case.DEB)
             self.assertEqual([line.split() for line in self._lines(host)], [LINE.split()])
             self._assert_inetd_runs_it(host)
-            with host.connect(110, source="127.0.0.9", timeout=60) as refused:
-                try:
-                    self.assertEqual(refused.recv(1000), b"")
-                except ConnectionResetError:
-                    pass
+            self._assert_refused_by_tcpd(host)
 
             with self.subTest("and the line goes off with the package, and goes"):
                 host.run("apt-get", "remove", "-y", "popa3d")
@@ -234,6 +237,28 @@ class Inetd(UpgradeCase):
                 self.until(lambda: not self.listens(host), "the end of listening")
                 host.run("apt-get", "purge", "-y", "popa3d")
                 self.assertEqual(self._lines(host), [])
+
+    def test_rules_of_tcpd_are_known_by_whatever_names_popa3d_there(self):
+        for rule in ("all: all EXCEPT 127.0.0.1", "POP*: ALL EXCEPT 127.0.0.1"):
+            with self.subTest(rule), self.inetd_host() as host:
+                host.write("/etc/hosts.deny", f"{rule}\n")
+                host.install(case.DEB)
+                self._assert_inetd_runs_it(host)
+                self._assert_refused_by_tcpd(host)
+
+    def test_a_mask_of_the_daemon_does_not_keep_what_inetd_served_from_going_on(self):
+        with self.inetd_host() as host:
+            host.run("systemctl", "mask", "--now", "popa3d.service")
+            host.install(case.DEB)
+            self.assert_taken_over(host, "popa3d.socket")
+            self.assert_nothing_left(host)
+
+    def _assert_refused_by_tcpd(self, host):
+        with host.connect(110, source="127.0.0.9", timeout=60) as refused:
+            try:
+                self.assertEqual(refused.recv(1000), b"")
+            except ConnectionResetError:
+                pass
 
     def _assert_inetd_runs_it(self, host):
         self.assertEqual((self.enabled(host), self.active(host)), ([], []))
@@ -263,3 +288,76 @@ class NotServing(UpgradeCase):
             self.assertEqual(self.enabled(host), [])
             self.assertEqual(host.run("systemctl", "is-enabled", "popa3d.service", check=False).output, "masked\n")
             self.assert_nothing_left(host)
+
+
+class Back(UpgradeCase):
+    """Down to 1.0.3, and up again."""
+
+    def test_1_serves_whole_mailboxes_and_nothing_of_2_runs_on(self):
+        with self.standalone_host() as host, tempfile.TemporaryDirectory() as directory:
+            host.install(case.DEB)
+            host.shell("systemctl disable --now popa3d.service; systemctl enable --now popa3d.socket")
+            kept = self._interrupted(host, "alice")
+            mail = messages(2)
+            host.user("bob", PASSWORD)
+            host.deliver("bob", mbox(mail))
+            session = self.session(host, "bob")
+            session.ok("DELE 1")
+
+            # As README says.
+            host.run("systemctl", "disable", "--now", "popa3d.service", "popa3d.socket", "popa3ds.socket")
+            shutil.copy(package_of_1(directory), host.path("/tmp/1.deb"))
+            self._downgrade(host)
+            self.assertRegex(host.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "popa3d").output,
+                             "^install ok installed 1.0.3")
+            self.assertRegex(session.line(), rb"^-ERR \[SYS/TEMP\] ")
+            self.assertEqual(host.mailbox("bob").read_bytes(), mbox(mail))
+            self.assertEqual(host.mailbox("alice").read_bytes(), mbox(kept))
+            self.assertEqual(self.greeting(host), OLD_GREETING)
+            self.unique_ids_of_1 = self.unique_ids(host)
+            left = host.shell("find /etc/systemd -name '*popa3d*'; systemctl list-units --plain --no-legend --all "
+                              "'popa3d-*' 'popa3d@*' '*popa3d*.socket'").output
+            self.assertEqual(left, "")
+            self.assertEqual(host.run("systemctl", "--failed", "--no-legend").output.strip(), "")
+
+            host.install(case.DEB)
+            self.assert_taken_over(host, "popa3d.service")
+            self.assert_nothing_left(host)
+            self.assertEqual(host.run("systemctl", "is-active", "popa3d-expire.timer").output, "active\n")
+            self.assertEqual(host.run("systemctl", "is-enabled", "popa3d-expire.timer", "popa3d-recover.service").output,
+                             "enabled\n" * 2)
+
+    def test_where_1_cannot_be_unpacked_2_serves_on(self):
+        with self.standalone_host() as host, tempfile.TemporaryDirectory() as directory:
+            host.install(case.DEB)
+            shutil.copy(package_of_1(directory), host.path("/tmp/1.deb"))
+            in_the_way(host, "/etc/init.d/popa3d")
+            with self.assertRaises(AssertionError):
+                self._downgrade(host)
+            self.assert_taken_over(host, "popa3d.service")
+            self.assertEqual(host.run("systemctl", "is-active", "popa3d-expire.timer").output, "active\n")
+            self.assertEqual(host.run("systemctl", "is-enabled", "popa3d-expire.timer", "popa3d-recover.service").output,
+                             "enabled\n" * 2)
+
+    def _downgrade(self, host):
+        host.run("apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades", "/tmp/1.deb",
+                 environment=("DEBIAN_FRONTEND=noninteractive",))
+
+    def _interrupted(self, host, user):
+        """The messages that USER has once his UPDATE, which was killed half-way, is finished."""
+        mail = messages(COUNT, BODY)
+        record = host.path(f"{RECORDS}/{user}")
+        for _ in range(50):
+            host.mailbox(user).write_bytes(mbox(mail))
+            session = self.session(host, user)
+            session.ok("DELE 1")
+            session.send(b"QUIT\r\n")
+            self.until(lambda session=session: record.exists() or select.select([session.connection], [], [], 0)[0],
+                       "an UPDATE")
+            host.run("systemctl", "kill", "--signal=KILL", "popa3d@*", check=False)
+            session.close()
+            self.until(lambda: not host.run("pidof", "popa3d", check=False).output, "the end of the session")
+            if record.exists() and host.mailbox(user).read_bytes() not in (mbox(mail), mbox(mail[1:])):
+                return mail[1:]
+            host.run("popa3d", "--recover")
+        return self.fail("no kill came at the right time")

@@ -1,10 +1,13 @@
 """Hosts on which Debian's popa3d 1.0.3 serves mail, to be upgraded."""
 
 import contextlib
+import pathlib
+import shutil
+import subprocess
 import threading
 import time
 
-from host import Host
+from host import Host, cached_root
 
 from . import case
 from .case import PASSWORD, HostCase, Session
@@ -159,3 +162,27 @@ def watched(host):
         watcher.join()
     longest = max(after - before for (before, _), (_, after) in zip(answers, answers[1:], strict=False))
     print(f"[nobody answered for {longest:.1f} s] ", end="", flush=True)
+
+
+def package_of_1(directory):
+    """Debian's package of 1.0.3, made of what it has installed: hosts have no network to fetch it from."""
+    root = cached_root(case.RELEASE, "popa3d-1.0.3")
+    information, tree = root / "var/lib/dpkg/info", pathlib.Path(directory, "tree")
+    control = tree / "DEBIAN"
+    control.mkdir(parents=True)
+    for path in information.glob("popa3d.*"):
+        if path.suffix not in (".list", ".md5sums"):
+            shutil.copy(path, control / path.suffix[1:])
+    status = subprocess.run(["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-s", "popa3d"], check=True,
+                            capture_output=True, text=True).stdout
+    fields = [line for line in status.splitlines() if not line.startswith(("Status:", "Conffiles:", " /etc/"))]
+    (control / "control").write_text("\n".join(fields) + "\n", encoding="utf-8")
+    for name in (information / "popa3d.list").read_text(encoding="utf-8").split("\n"):
+        source, target = root / name.lstrip("/"), tree / name.lstrip("/")
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            shutil.copy2(source, target, follow_symlinks=False)
+    made = pathlib.Path(directory, "popa3d_1.0.3.deb")
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", str(tree), str(made)], check=True, stdout=subprocess.DEVNULL)
+    return made
