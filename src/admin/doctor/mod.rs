@@ -17,6 +17,7 @@ mod ports;
 mod room;
 mod spool;
 mod state;
+mod super_servers;
 mod systemd;
 mod units;
 
