@@ -20,6 +20,7 @@ mod state;
 mod super_servers;
 mod systemd;
 mod units;
+mod users;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ pub fn check(place: &Place) -> ExitCode {
     if let Some(settings) = &settings {
         let confinement = units.as_ref().map(systemd::Units::confinement);
         findings.extend(spool::look(settings, confinement));
+        findings.extend(users::look(settings));
         findings.extend(certificates::look(settings));
     }
     findings.extend(units::look(settings.as_ref(), units.as_ref()));
