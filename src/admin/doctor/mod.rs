@@ -9,6 +9,7 @@ mod account;
 mod certificates;
 mod clock;
 mod finding;
+mod fitting;
 mod journal;
 mod kernel;
 mod mailboxes;
@@ -44,6 +45,7 @@ pub fn check(place: &Place) -> ExitCode {
         findings.extend(spool::look(settings, confinement));
         findings.extend(users::look(settings));
         findings.extend(certificates::look(settings));
+        findings.extend(units.iter().flat_map(|units| fitting::look(settings, units)));
     }
     findings.extend(units::look(settings.as_ref(), units.as_ref()));
     findings.extend(state::look());

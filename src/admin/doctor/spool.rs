@@ -57,7 +57,8 @@ pub(super) fn look(settings: &Settings, confinement: Option<Confinement<'_>>) ->
         ));
     }
     findings.extend(room::of_spool(directory));
-    findings.extend(mailboxes::look(directory, facts.spool_group));
+    let old = settings.dotlock.then_some(settings.dotlock_stale_after.0);
+    findings.extend(mailboxes::look(directory, facts.spool_group, old));
     if findings.iter().all(|finding| finding.severity < Severity::Warning) {
         findings.push(Finding::fine(format!("{name}: fine ({facts})")));
     }

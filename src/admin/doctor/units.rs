@@ -110,7 +110,7 @@ fn judge(units: &Units, wanted: &[SocketAddr], others: &Others) -> Vec<Finding> 
         )];
     }
     let is_triggered = units.triggers.iter().any(Unit::is_active);
-    let has_listener = listener.is_enabled() || listener.is_active() || is_triggered;
+    let has_listener = units.is_standalone();
     let has_sockets = sockets.iter().any(|unit| unit.is_enabled() || unit.is_active());
     let both = listener.is_enabled() && sockets.iter().any(|unit| unit.is_enabled());
     if both {
