@@ -193,7 +193,7 @@ fn account_of(user: &str) -> Result<Account, String> {
     let found = found.map_err(|error| format!("looking for the user {user}: {error}"))?;
     let account = found.ok_or_else(|| format!("there is no user {user}"))?;
     if account.uid.is_root() {
-        return Err(format!("{user} is root, whose mail is not served"));
+        return Err(format!("{user}: the mail of root is not served"));
     }
     if !geteuid().is_root() && account.uid != geteuid() {
         return Err("only root can look at the mailbox of somebody else".to_owned());

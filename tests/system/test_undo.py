@@ -139,8 +139,9 @@ class Undo(UndoCase):
         self.assertEqual(set(found), {"drwx------ 0:0", "-rw------- 0:0"})
         refused = self.host.run("ls", f"{KEPT}/{user}", user=user, check=False)
         self.assertIn("Permission denied", refused.errors)
-        refused = self.host.run("/usr/sbin/popa3d", "--undelete", user, user=user, check=False)
-        self.assertIn("Permission denied", refused.errors)
+        for option in (("--undelete", user), ("--expire",), ("--recover",)):
+            refused = self.host.run("/usr/sbin/popa3d", *option, user=user, check=False)
+            self.assertEqual((refused.code, refused.output, refused.errors), (1, "", "popa3d: only root can do that\n"))
 
     def test_mail_of_one_user_is_never_taken_for_that_of_another(self):
         (one, other), mail = (self.account(messages(1)), self.account([message(7)])), messages(1)
