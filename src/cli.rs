@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
+use nix::unistd::geteuid;
+
 use crate::admin::mailbox::{Form, NotShown};
 use crate::admin::undelete::since;
 use crate::listener::{Failure, Ground};
@@ -73,6 +75,12 @@ pub fn main() -> ExitCode {
         Ok(asked_for) => asked_for,
         Err(error) => return complain(&format!("{error}; popa3d --help tells more")),
     };
+    if matches!(action, Action::Expire | Action::Recover | Action::Undelete(_))
+        && !geteuid().is_root()
+    {
+        complain("only root can do that");
+        return ExitCode::FAILURE;
+    }
     match action {
         Action::Serve => serve(&config),
         Action::Listen(ground) => listen(config, ground),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -14,8 +15,8 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{Extensions, ExtensionsMut, LookupSpan, SpanData};
 
-/// Sends events to the journal; to syslog where there is no journal; to standard error where there is
-/// neither.
+/// Sends events to the journal; where there is no journal, to syslog, and to standard error whenever that is
+/// not there.
 ///
 /// Returns the number of the descriptor that they go through, for those who close what is not needed.
 pub fn start() -> Option<RawFd> {
@@ -38,13 +39,11 @@ pub fn start() -> Option<RawFd> {
                 .with_custom_fields([("SYSLOG_FACILITY", "2")]);
             (set_global_default(NoSpans.with(journal)), next)
         }
-        Err(_) => match Syslog::connect() {
-            Ok(syslog) => {
-                let descriptor = syslog.0.as_raw_fd();
-                (set_global_default(NoSpans.with(syslog)), Some(descriptor))
-            }
-            Err(_) => (set_global_default(NoSpans.with(Stderr)), None),
-        },
+        Err(_) => {
+            let lines = Lines::new(Path::new(SYSLOG));
+            let descriptor = lines.socket.as_ref().map(AsRawFd::as_raw_fd);
+            (set_global_default(NoSpans.with(lines)), descriptor)
+        }
     };
     // Only a second call can fail, and the first subscriber serves as well.
     drop(set);
@@ -124,21 +123,32 @@ fn text(event: &tracing::Event<'_>) -> String {
     message.0
 }
 
-/// Events as lines of syslog(3), for hosts that have that and no journal.
-struct Syslog(UnixDatagram);
+/// Where syslog daemons listen.
+const SYSLOG: &str = "/dev/log";
 
-impl Syslog {
+/// Events as lines of syslog(3), for hosts that have that and no journal; as plain lines while they have not.
+struct Lines {
+    /// Not connected, so that it outlives the daemon: one that starts later, or again, is found at the next
+    /// event, by sessions that inherited this descriptor, too.
+    socket: Option<UnixDatagram>,
+    syslog: &'static Path,
+}
+
+impl Lines {
     /// LOG_MAIL, times 8 (RFC 3164 section 4.1.1).
     const FACILITY: u8 = 2 << 3;
 
-    fn connect() -> std::io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect("/dev/log")?;
-        Ok(Self(socket))
+    fn new(syslog: &'static Path) -> Self {
+        Self { socket: UnixDatagram::unbound().ok(), syslog }
+    }
+
+    fn send(&self, line: &str) -> bool {
+        let socket = self.socket.as_ref();
+        socket.is_some_and(|socket| socket.send_to(line.as_bytes(), self.syslog).is_ok())
     }
 }
 
-impl<S: Subscriber> Layer<S> for Syslog {
+impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let severity = match *event.metadata().level() {
             tracing::Level::ERROR => 3,
@@ -146,17 +156,39 @@ impl<S: Subscriber> Layer<S> for Syslog {
             tracing::Level::INFO => 5,
             _ => 6,
         };
-        // A log that is gone cannot be told so.
-        let _ = self.0.send(format!("<{}>{}", Self::FACILITY | severity, text(event)).as_bytes());
+        let text = text(event);
+        if !self.send(&format!("<{}>{text}", Self::FACILITY | severity)) {
+            // Where not even standard error works there is nobody to tell.
+            let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+        }
     }
 }
 
-/// Events as plain lines, for hosts without any log.
-struct Stderr;
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
 
-impl<S: Subscriber> Layer<S> for Stderr {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        // Where not even standard error works there is nobody to tell.
-        let _ = std::io::stderr().write_all(format!("{}\n", text(event)).as_bytes());
+    use super::*;
+
+    #[test]
+    fn syslog_daemon_that_starts_late_or_again_hears_what_happens_then() {
+        let path = std::env::temp_dir().join(format!("popa3d-syslog-{}", std::process::id()));
+        let path: &'static Path = Box::leak(path.into_boxed_path());
+        let _ = std::fs::remove_file(path);
+        with_default(NoSpans.with(Lines::new(path)), || {
+            tracing::info!("nobody listens");
+            for _ in 0..2 {
+                let daemon = UnixDatagram::bind(path).unwrap();
+                tracing::info!("heard");
+                daemon.set_nonblocking(true).unwrap();
+                let mut line = [0; 100];
+                let length = daemon.recv(&mut line).unwrap();
+                let wanted = format!("<21>popa3d[{}]: heard", std::process::id());
+                assert_eq!(String::from_utf8_lossy(&line[..length]), wanted);
+                drop(daemon);
+                tracing::info!("nobody listens any more");
+                std::fs::remove_file(path).unwrap();
+            }
+        });
     }
 }

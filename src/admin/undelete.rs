@@ -133,16 +133,25 @@ pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
         }
         Choice::Ids(ids) => {
             let mut missing = ids.clone();
+            let mut older = BTreeSet::new();
             let mut find = |kept: &Kept| {
+                let id = &kept.message.unique_id;
                 if request.is_about(kept) {
-                    missing.remove(&kept.message.unique_id);
+                    missing.remove(id);
+                } else if ids.contains(id) {
+                    older.insert(id.clone());
                 }
             };
             let listed = monitor::list_kept(&request.user, settings, &mut find).map_err(failed)?;
             if let Some(id) = missing.first() {
+                let why = if older.contains(id) {
+                    "is kept, but was deleted before that"
+                } else {
+                    "is not kept"
+                };
                 let id = printable(id.as_bytes());
                 let unreadable = not_shown(&listed).replace('\n', "; ");
-                return Err(failed(format!("{unreadable}{id} is not kept; nothing was put back")));
+                return Err(failed(format!("{unreadable}{id} {why}; nothing was put back")));
             }
             let is_chosen =
                 |kept: &Kept| request.is_about(kept) && ids.contains(&kept.message.unique_id);
@@ -165,14 +174,23 @@ fn not_shown(unreadable: &[String]) -> String {
 fn list(request: &Request, settings: &Settings) -> Result<String, String> {
     let mut text = String::new();
     let mut count = 0_u64;
+    let mut older = 0_u64;
     let unreadable = monitor::list_kept(&request.user, settings, &mut |kept| {
         if request.is_about(kept) {
             count += 1;
             text.push_str(&line(kept));
+        } else {
+            older += 1;
         }
     })?;
     let unreadable = not_shown(&unreadable);
     if count == 0 && unreadable.is_empty() {
+        if older > 0 {
+            let (messages, are) = if older == 1 { ("message", "is") } else { ("messages", "are") };
+            return Ok(format!(
+                "nothing that was deleted since then is kept; {older} older {messages} {are}\n"
+            ));
+        }
         let off = settings.keep_deleted.0.is_zero();
         let why = if off { "; keep-deleted is off, see /etc/popa3d.toml" } else { "" };
         return Ok(format!("nothing is kept{why}\n"));

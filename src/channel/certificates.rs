@@ -8,8 +8,10 @@ use std::os::unix::fs::FileExt;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-/// Octets that all of it may have; a chain has a few thousand.
+/// Octets that all of it may have …
 const MAX_MATERIAL: usize = 1024 * 1024;
+/// … and mostly has not: a chain has a few thousand.
+const USUAL_MATERIAL: usize = 8 * 1024;
 
 /// All that a worker needs for a handshake besides keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +72,13 @@ impl TlsMaterial {
     ///
     /// memfd_create(2)'s and write(2)'s; `InvalidInput` for more than 1 MiB.
     pub fn to_descriptor(&self) -> io::Result<OwnedFd> {
-        let mut octets = vec![0; MAX_MATERIAL];
-        let encoded = postcard::to_slice(self, &mut octets)
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // As long as it is: what is freed is wiped first, and a session is not to pay for a MiB of that.
+        let encoded = postcard::to_extend(self, Vec::with_capacity(USUAL_MATERIAL))
+            .ok()
+            .filter(|encoded| encoded.len() <= MAX_MATERIAL)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let file = File::from(memfd_create(c"certificates", MFdFlags::MFD_CLOEXEC)?);
-        file.write_all_at(encoded, 0)?;
+        file.write_all_at(&encoded, 0)?;
         Ok(file.into())
     }
 

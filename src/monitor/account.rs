@@ -1,6 +1,6 @@
 //! Accounts, as the name service (nsswitch.conf(5)) knows them.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::path::PathBuf;
 
@@ -48,6 +48,15 @@ pub(super) fn find(name: &CStr) -> io::Result<Option<Account>> {
         groups,
         home: user.dir,
     }))
+}
+
+/// The same for what an admin typed, which may be anything.
+///
+/// # Errors
+///
+/// The name service is out of order.
+pub(super) fn find_typed(name: &str) -> io::Result<Option<Account>> {
+    CString::new(name).map_or(Ok(None), |name| find(&name))
 }
 
 #[cfg(test)]

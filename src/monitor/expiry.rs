@@ -11,29 +11,31 @@ use crate::settings::{Place, Settings};
 
 /// Drops what of `user` has expired or is too much; tells the journal.
 pub(super) fn prune(user: &str, settings: &Settings, log: &Log) {
-    match kept::prune(user, settings, SystemTime::now()) {
-        Ok(pruned) => {
-            let Dropped { removals, octets } = pruned.expired;
-            if removals > 0 {
-                log.log(&Event::KeptExpired(removals, octets));
-            }
-            let Dropped { removals, octets } = pruned.crowded_out;
-            if removals > 0 {
-                log.log(&Event::KeptDropped(removals, octets));
-            }
-        }
-        Err(error) => {
-            let why = format!("dropping what was kept of {user}: {error}");
-            log.log(&Event::ServerFailure(&why));
-        }
+    if let Err(why) = drop_old(user, settings, log) {
+        log.log(&Event::ServerFailure(&why));
     }
 }
 
-/// Drops what of any user has expired or is too much, those included that do not exist any more.
+fn drop_old(user: &str, settings: &Settings, log: &Log) -> Result<(), String> {
+    let pruned = kept::prune(user, settings, SystemTime::now())
+        .map_err(|error| format!("dropping what was kept of {user}: {error}"))?;
+    let Dropped { removals, octets } = pruned.expired;
+    if removals > 0 {
+        log.log(&Event::KeptExpired(removals, octets));
+    }
+    let Dropped { removals, octets } = pruned.crowded_out;
+    if removals > 0 {
+        log.log(&Event::KeptDropped(removals, octets));
+    }
+    Ok(())
+}
+
+/// Drops what of any user has expired or is too much, those included that do not exist any more. One
+/// whose files cannot be looked at keeps no other from it.
 ///
 /// # Errors
 ///
-/// Says why nothing was looked at; the journal knows.
+/// Says why nothing was looked at, or what of whom could not be; the journal knows.
 pub fn expire_all(config: &Place) -> Result<(), String> {
     let mut log = Log { id: random_number(), ..Log::default() };
     let settings = match Settings::load(config) {
@@ -52,15 +54,25 @@ pub fn expire_all(config: &Place) -> Result<(), String> {
             return Err(why);
         }
     };
+    let mut failures = Vec::new();
     for user in users {
         log.user = Some(user.clone());
-        if let Err(error) = redate(&user, log.id) {
-            log.log(&Event::ServerFailure(&format!("when {user} deleted what is kept: {error}")));
-        }
-        prune(&user, &settings, &log);
+        let redated = redate(&user, log.id)
+            .map_err(|error| format!("when {user} deleted what is kept: {error}"));
+        // What is dated wrongly expires late, and what is not, in time.
+        let dropped = drop_old(&user, &settings, &log);
+        let whys: Vec<String> = [redated, dropped].into_iter().filter_map(Result::err).collect();
+        whys.iter().for_each(|why| log.log(&Event::ServerFailure(why)));
+        failures.extend(whys.into_iter().next());
         kept::tidy(&user);
     }
-    Ok(())
+    match failures.as_slice() {
+        [] => Ok(()),
+        [why] => Err(why.clone()),
+        [why, others @ ..] => {
+            Err(format!("{why} (and {} more users, see the journal)", others.len()))
+        }
+    }
 }
 
 /// Of a user with a session, the next UPDATE does it, or the next call.

@@ -1,7 +1,6 @@
 //! Looking at a mailbox for an admin, or for its user: opened and locked as for a session, and read by a
 //! process that is confined as a worker. Nothing is changed.
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -190,11 +189,11 @@ const NONSENSE: &str = "the process that reads it makes no sense";
 
 /// The account, if whoever asks may see its mail.
 fn account_of(user: &str) -> Result<Account, String> {
-    let found = CString::new(user).ok().map(|name| account::find(&name)).transpose();
+    let found = account::find_typed(user);
     let found = found.map_err(|error| format!("looking for the user {user}: {error}"))?;
-    let account = found.flatten().ok_or_else(|| format!("there is no user {user}"))?;
+    let account = found.ok_or_else(|| format!("there is no user {user}"))?;
     if account.uid.is_root() {
-        return Err(format!("{user} is root, whose mail is not served"));
+        return Err(format!("{user}: the mail of root is not served"));
     }
     if !geteuid().is_root() && account.uid != geteuid() {
         return Err("only root can look at the mailbox of somebody else".to_owned());

@@ -17,8 +17,8 @@ use super::progress::Progress;
 use super::stop_signal::{self, StopSignal};
 use super::tls::Keys;
 use super::worker_process::WorkerProcess;
-use crate::channel::{Answer, Ending, Method, Request, Totals};
-use crate::event::{Conclusion, Event, Session as Log, printable};
+use crate::channel::{Answer, Ending, MAX_REASON, Method, Request, Totals};
+use crate::event::{Conclusion, Event, Session as Log, printable_up_to};
 use crate::ffi::process::trim_memory;
 use crate::settings::Settings;
 
@@ -162,7 +162,7 @@ impl Session<'_> {
                 }
                 Request::Proxied { client, tls } => self.proxied(client, tls)?,
                 Request::ProxyRefused(reason) => {
-                    self.log.log(&Event::ProxyRefused(&printable(reason.as_bytes())));
+                    self.log.log(&Event::ProxyRefused(&of_worker(&reason)));
                     Phase::Finished
                 }
                 Request::OffersTls => {
@@ -185,7 +185,7 @@ impl Session<'_> {
                 }
                 Request::Encrypted(encryption) => self.encrypted(encryption),
                 Request::HandshakeFailed(reason) => {
-                    self.log.log(&Event::TlsFailed(&printable(reason.as_bytes())));
+                    self.log.log(&Event::TlsFailed(&of_worker(&reason)));
                     Phase::Finished
                 }
                 Request::PlaintextRefused => {
@@ -328,4 +328,10 @@ impl Session<'_> {
             Ending::TooManyFailures => Conclusion::LoginAttemptsUsedUp,
         }
     }
+}
+
+/// What a worker gives as a reason, as long as the channel lets it be: of a certificate that is refused the
+/// interesting part comes late.
+fn of_worker(reason: &str) -> String {
+    printable_up_to(MAX_REASON, reason.as_bytes())
 }

@@ -3,7 +3,6 @@
 //! The mailbox is touched by a helper under its user's ids, as always; what is kept is only copied here,
 //! and read by a process that is locked in.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -60,8 +59,7 @@ pub fn list_kept(
 }
 
 fn account_of(user: &str) -> Result<Option<Account>, String> {
-    let Ok(name) = CString::new(user) else { return Ok(None) };
-    account::find(&name).map_err(|error| format!("name service: {error}"))
+    account::find_typed(user).map_err(|error| format!("name service: {error}"))
 }
 
 /// What was looked into.

@@ -114,6 +114,23 @@ openssl x509 -req -in {stem}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -c
         self.until_said("No TLS", POPA3D_CLIENT=address)
         self.assertFalse(self.journal(POPA3D_CLIENT=address, POPA3D_EVENT="login-passed"))
 
+    def test_of_an_expired_certificate_the_journal_says_since_when(self):
+        address, stem = self.address(), f"{DIRECTORY}/{next(_numbers)}"
+        self.host.shell(f"""mkdir {stem}; cd {stem}; : >index; echo extendedKeyUsage=clientAuth >extensions
+printf '%s\n' '[ca]' default_ca=a '[a]' database=index new_certs_dir=. rand_serial=yes default_md=sha256 policy=p \
+    '[p]' commonName=supplied >cnf
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={self.user} -keyout key -out csr
+openssl ca -batch -config cnf -cert {self.ca}.crt -keyfile {self.ca}.key -in csr -extfile extensions -notext \
+    -startdate 20200101000000Z -enddate 20200201000000Z -out crt""")
+        context = self.context()
+        context.load_cert_chain(self.host.path(f"{stem}/crt"), self.host.path(f"{stem}/key"))
+        with self.assertRaises((ssl.SSLError, ConnectionError, AssertionError)):
+            session = self.connect_tls(context, source=address)
+            session.command("AUTH EXTERNAL =")
+        self.until_said("No TLS", POPA3D_CLIENT=address)
+        (line,) = self.messages(POPA3D_CLIENT=address, POPA3D_EVENT="tls-failed")
+        self.assertRegex(line, r"expired: verification time \d+ .*, but certificate is not valid after \d+ .*ago\)$")
+
     def test_resumed_session_does_not_outlive_the_trust_in_its_certificate(self):
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             with self.subTest(version=version):

@@ -278,6 +278,44 @@ class Doctor(HostCase):
         self.refused(link, b"SYS/PERM")
         self.refused(stolen, b"SYS/PERM")
 
+    def test_spool_that_users_reach_by_their_group(self):
+        user = self.account(messages(1))
+        self.host.shell("chgrp users /var/mail; chmod 3770 /var/mail")
+        try:
+            self.finds("error: /var/mail: users do not reach their mailboxes in it (root:users 3770); "
+                       "run: install -d -o root -g mail -m 2775 /var/mail", 2)
+            self.host.shell("for user in $(ls /var/mail); do usermod -aG users $user 2>/dev/null || true; done")
+            self.assert_healthy()
+            self.login(user).quit()
+            self.until_idle()
+        finally:
+            self.host.run("install", "-d", "-o", "root", "-g", "mail", "-m", "2775", "/var/mail")
+
+    def test_lock_file_that_was_left_behind(self):
+        user = self.account(messages(1))
+        lock = f"/var/mail/{user}.lock"
+        self.host.write(lock, "1\n")
+        self.assert_healthy()
+        self.host.run("touch", "-d", "3 hours ago", lock)
+        line = self.finds(f"warning: /var/mail: the lock file of {user} is old; as long as a process has the number in it, "
+                          f"logins get [IN-USE]; look at which one that is (cat -v {lock}), and if it does nothing with "
+                          f"mail, run: rm {lock}", 0)
+        self.settings("lock-timeout = \"1s\"\n")
+        self.refused(user, b"IN-USE")
+        self.mend(line)
+
+    def test_two_names_of_one_user(self):
+        user = self.account()
+        number = self.host.run("id", "-u", user).output.strip()
+        self.host.run("useradd", "-o", "-u", number, "-d", f"/home/{user}", "-M", f"{user}x")
+        self.addCleanup(self.host.run, "userdel", "-f", f"{user}x")
+        self.assert_healthy()
+        self.settings('mailbox = "{home}/Mailbox"\n')
+        self.finds(f"warning: mailboxes: {user} and {user}x have the same number {number} and the same mailbox "
+                   f"/home/{user}/Mailbox: both can have a session at once, and the update of one that a crash interrupted "
+                   "is not finished by the other; let mail be fetched by one of the names, or have {user} in mailbox = "
+                   "(popa3d.toml(5))", 0)
+
     def test_large_spool_is_not_looked_through_to_its_end(self):
         self.host.shell("cd /var/mail; seq -f nouser%g 20500 | xargs touch")
         self.addCleanup(self.host.shell, "cd /var/mail; seq -f nouser%g 20500 | xargs rm")
@@ -290,7 +328,7 @@ class Doctor(HostCase):
         self.host.run("systemctl", "disable", "--now", *SOCKETS)
         self.host.run("systemctl", "enable", "--now", LISTENER)
         try:
-            self.finds("error: mailboxes: homes, where they are, are hidden from popa3d.service; run: systemctl edit popa3d.service "
+            self.finds("error: mailboxes: homes in /home, where they are, are hidden from popa3d.service; run: systemctl edit popa3d.service "
                        "and have it say [Service], ProtectHome=no, ReadWritePaths=/home; then restart it", 2)
             self.host.shell("mkdir -p /etc/systemd/system/popa3d.service.d; printf '[Service]\\nProtectHome=no\\n"
                             "ReadWritePaths=/home\\n' >/etc/systemd/system/popa3d.service.d/homes.conf; "
@@ -356,6 +394,51 @@ class Doctor(HostCase):
         finally:
             self.host.shell("systemctl disable --now popa3d.service; systemctl reset-failed popa3d.service || true; "
                             "systemctl stop old-pop3; systemctl enable --now popa3d.socket popa3ds.socket")
+
+    def test_listener_with_less_room_than_sessions(self):
+        self.host.run("systemctl", "disable", "--now", *SOCKETS)
+        self.settings("max-sessions = 5000\n")
+        try:
+            self.host.run("systemctl", "enable", "--now", LISTENER)
+            self.finds("warning: popa3d.service: TasksMax=8192 is room for fewer than the 5000 sessions of max-sessions, which "
+                       "are two processes each and more; run: systemctl edit popa3d.service and have it say [Service], "
+                       "TasksMax=15100; then restart it", 0)
+        finally:
+            self.host.run("systemctl", "disable", "--now", LISTENER)
+            self.host.run("systemctl", "enable", "--now", *SOCKETS)
+
+    def test_expiry_that_is_off(self):
+        self.host.run("systemctl", "disable", "--now", "popa3d-expire.timer")
+        self.addCleanup(self.host.run, "systemctl", "enable", "--now", "popa3d-expire.timer")
+        self.assert_healthy()
+        self.settings("keep-deleted = \"7d\"\n")
+        self.mend(self.finds("warning: popa3d-expire.timer is off, and keep-deleted is not: deleted mail of users who do not "
+                             "come back is kept for good; run: systemctl enable --now popa3d-expire.timer", 0))
+
+    def test_listener_that_is_not_to_listen_where_another_program_does(self):
+        self.host.run("systemctl", "disable", "--now", *SOCKETS)
+        self.settings('listen = ["127.0.0.1:2110"]\nlisten-tls = []\n')
+        try:
+            self._start_other()
+            self.host.run("systemctl", "enable", LISTENER)
+            self.mend(self.finds("error: popa3d.service is enabled and inactive; run: systemctl restart popa3d.service; "
+                                 "journalctl -u popa3d.service -n 20 tells why if that fails", 2))
+        finally:
+            self.host.shell("systemctl disable --now popa3d.service; systemctl stop old-pop3; "
+                            "systemctl enable --now popa3d.socket popa3ds.socket")
+
+    def test_super_server_that_starts_popa3d(self):
+        self.host.run("systemctl", "disable", "--now", *SOCKETS)
+        try:
+            self.host.run("systemd-run", "--quiet", "--unit=tcpserver", "python3", "-c",
+                          "import http.server; http.server.test(port=110)", "/usr/sbin/popa3d")
+            self.until(lambda: re.search(r":006E \S+ 0A ", self.host.run("cat", "/proc/net/tcp", "/proc/net/tcp6").output), "the port")
+            self.assert_healthy()
+            self.assertRegex("\n".join(self.check()), r"(?m)^port 110 is held by python3 \(process \d+, tcpserver\.service\), "
+                                                      r"which starts popa3d$")
+        finally:
+            self.host.run("systemctl", "stop", "tcpserver.service")
+            self.host.run("systemctl", "enable", "--now", *SOCKETS)
 
     def test_listener_that_has_not_seen_a_certificate(self):
         self.host.run("systemctl", "disable", "--now", *SOCKETS)

@@ -178,7 +178,7 @@ class ShowMailbox(HostCase):
         self.assertEqual(self.not_shown(other, user=user),
                          "popa3d: only root can look at the mailbox of somebody else\n")
         self.assertEqual(self.not_shown("nobody-of-this-name"), "popa3d: there is no user nobody-of-this-name\n")
-        self.assertEqual(self.not_shown("root"), "popa3d: root is root, whose mail is not served\n")
+        self.assertEqual(self.not_shown("root"), "popa3d: root: the mail of root is not served\n")
 
     def test_what_is_no_mailbox_is_refused_as_a_session_refuses_it(self):
         user = self.account()

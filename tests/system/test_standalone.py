@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import threading
 
 from . import test_install
@@ -282,6 +283,25 @@ class Grounds(Standalone):
                        if re.match(rf"epoll_ctl\(\d+, EPOLL_CTL_ADD, {socket}, .*= 0$", line)]
         self.assertLess(listening, watching)
         self.assertLess(watching, ready)
+
+    def test_without_a_journal_it_finds_the_syslog_daemon_that_is_there_by_then(self):
+        hidden = "mount -t tmpfs tmpfs /run/systemd/journal"
+        self.host.run("unshare", "-m", "sh", "-c", f"{hidden}; exec popa3d -D --config {self.settings_file}")
+        process = self._started()
+        self._connect().quit()
+        for _ in range(2):
+            # /dev/log leads there.
+            path = f"/proc/{process}/root/run/systemd/journal/dev-log"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+                daemon.settimeout(60)
+                daemon.bind(path)
+                self._connect().quit()
+                # The session before may end only now.
+                while b"Session from" not in (line := daemon.recv(1000)):
+                    pass
+                self.assertRegex(line, rb"^<22>popa3d\[\d+\]: Session from 127\.0\.0\.1$")
+            self._connect().quit()
+            os.unlink(path)
 
     def _run(self, *options, service="simple", command=("popa3d",)):
         self.addCleanup(self.host.run, "systemctl", "stop", "listener.service", check=False)

@@ -117,7 +117,11 @@ class Undo(UndoCase):
                          self.host.run("date", "-d", "3 days ago", "+%Y-%m-%d").output.strip())
         self.undelete(user, "--since", when, "--all")
         self.assert_mailbox(user, mbox(mail[1:]))
-        self.assertEqual(len(self.listed(user)), 1)
+        ((_, old, *_),) = self.listed(user)
+        self.assertEqual(self.undelete(user, "--since", when),
+                         "nothing that was deleted since then is kept; 1 older message is\n")
+        self.assertEqual(self.refused_undelete(user, "--since", when, old),
+                         f"popa3d: {user}: {old} is kept, but was deleted before that; nothing was put back\n")
 
     def test_what_is_not_kept_keeps_all_from_being_put_back(self):
         user = self.account(messages(2))
@@ -135,8 +139,9 @@ class Undo(UndoCase):
         self.assertEqual(set(found), {"drwx------ 0:0", "-rw------- 0:0"})
         refused = self.host.run("ls", f"{KEPT}/{user}", user=user, check=False)
         self.assertIn("Permission denied", refused.errors)
-        refused = self.host.run("/usr/sbin/popa3d", "--undelete", user, user=user, check=False)
-        self.assertIn("Permission denied", refused.errors)
+        for option in (("--undelete", user), ("--expire",), ("--recover",)):
+            refused = self.host.run("/usr/sbin/popa3d", *option, user=user, check=False)
+            self.assertEqual((refused.code, refused.output, refused.errors), (1, "", "popa3d: only root can do that\n"))
 
     def test_mail_of_one_user_is_never_taken_for_that_of_another(self):
         (one, other), mail = (self.account(messages(1)), self.account([message(7)])), messages(1)
@@ -313,6 +318,17 @@ class Expiry(UndoCase):
         self.assertEqual(len(self.files(user)), 1)
         self.settings("")
         self.host.run("popa3d", "--expire")
+        self.assertFalse(self.host.path(f"{KEPT}/{user}").exists())
+
+    def test_what_cannot_be_looked_at_keeps_nobody_else_from_it_and_is_a_failure(self):
+        user = self.account(messages(1))
+        self.remove(user, 1)
+        self.age(user, self.files(user)[0], 8 * DAY)
+        self.host.write(f"{KEPT}/a-file", "")
+        self.addCleanup(self.host.path(f"{KEPT}/a-file").unlink)
+        expired = self.host.run("popa3d", "--expire", check=False)
+        self.assertEqual((expired.code, expired.output), (1, ""))
+        self.assertRegex(expired.errors, r"^popa3d: when a-file deleted what is kept: Not a directory [^\n]*\n$")
         self.assertFalse(self.host.path(f"{KEPT}/{user}").exists())
 
     def test_with_a_mistake_in_the_settings_nothing_expires_and_it_says_so(self):

@@ -1,9 +1,10 @@
-//! The names in the spool: mailboxes that are not served, or that others can read. Users can bring that
-//! about, and are not to decide the exit status: these are warnings.
+//! The names in the spool: mailboxes that are not served, or that others can read, and old lock files. Users
+//! can bring that about, and are not to decide the exit status: these are warnings.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::User;
 
@@ -14,6 +15,9 @@ use crate::event::printable;
 /// away.
 const MOST: usize = 20_000;
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A lock file holds a process id, maybe with the name of a host.
+const LARGEST_LOCK: u64 = 128;
 
 const READABLE_BY_ALL: u32 = 0o006;
 const READABLE_BY_GROUP: u32 = 0o060;
@@ -62,6 +66,8 @@ struct Ward {
     not_files: Tally,
     of_others: Tally,
     open: Tally,
+    /// Lock files that are older than they should become, by whose mailbox they are for.
+    locks: Tally,
 }
 
 impl Ward {
@@ -114,12 +120,30 @@ impl Ward {
                 format!("run: chmod o= {0} && chgrp mail {0}", path(&self.open)),
             ));
         }
+        if self.locks.count > 0 {
+            let lock = format!("{}.lock", self.locks.first);
+            let lock = word(&directory.join(lock).to_string_lossy());
+            findings.push(Finding::warning(
+                format!(
+                    "{place}: the lock file of {} is old; as long as a process has the number in it, logins get \
+                     [IN-USE]",
+                    self.locks.names()
+                ),
+                format!(
+                    "look at which one that is (cat -v {lock}), and if it does nothing with mail, run: rm {lock}"
+                ),
+            ));
+        }
         findings
     }
 }
 
-/// Looks at the names in `directory`, none of which is opened.
-pub(super) fn look(directory: &Path, spool_group: Option<u32>) -> Vec<Finding> {
+/// Looks at the names in `directory`, none of which is opened. Lock files count from this age on, if at all.
+pub(super) fn look(
+    directory: &Path,
+    spool_group: Option<u32>,
+    old: Option<Duration>,
+) -> Vec<Finding> {
     let place = directory.display();
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -139,9 +163,16 @@ pub(super) fn look(directory: &Path, spool_group: Option<u32>) -> Vec<Finding> {
             return findings;
         }
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let Some(owner) = owner(&name) else { continue };
+        let locked = name.strip_suffix(".lock");
+        let Some(owner) = owner(locked.unwrap_or(&name)) else { continue };
         // Of a link itself.
         let Ok(found) = entry.metadata() else { continue };
+        if let Some(name) = locked {
+            if old.is_some_and(|old| is_old_lock(&found, old)) {
+                ward.locks.add(name);
+            }
+            continue;
+        }
         let facts = Facts {
             is_file: found.is_file(),
             owner: found.uid(),
@@ -153,10 +184,16 @@ pub(super) fn look(directory: &Path, spool_group: Option<u32>) -> Vec<Finding> {
     ward.findings(directory)
 }
 
+fn is_old_lock(found: &Metadata, old: Duration) -> bool {
+    let changed = found.modified().ok();
+    let age = changed.and_then(|time| SystemTime::now().duration_since(time).ok());
+    // What is longer may be the mailbox of a user whose name ends so.
+    found.is_file() && found.len() <= LARGEST_LOCK && age.is_some_and(|age| age >= old)
+}
+
 /// The user that a mailbox of this name is for; root has none here.
 fn owner(name: &str) -> Option<Owner> {
-    let is_name = !name.starts_with('.') && !name.ends_with(".lock");
-    let user = is_name.then(|| User::from_name(name).ok().flatten()).flatten()?;
+    let user = (!name.starts_with('.')).then(|| User::from_name(name).ok().flatten()).flatten()?;
     (!user.uid.is_root()).then(|| Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
@@ -195,6 +232,26 @@ mod tests {
             let text = "warning: /var/mail: other users can read or write the mailbox of alice and 1 more; ";
             assert!(said[0].starts_with(text), "{said:?}");
         }
+    }
+
+    #[test]
+    fn old_lock_files_are_counted() {
+        let file = std::env::temp_dir().join(format!("popa3d-lock-{}", std::process::id()));
+        let with = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            std::fs::metadata(&file).unwrap()
+        };
+        assert!(is_old_lock(&with("1\n"), Duration::ZERO));
+        assert!(!is_old_lock(&with("1\n"), Duration::from_secs(3600)));
+        assert!(!is_old_lock(&with(&"x".repeat(200)), Duration::ZERO));
+        std::fs::remove_file(&file).unwrap();
+        let mut ward = Ward::default();
+        ward.locks.add("alice");
+        let said = ward.findings(Path::new("/var/mail"));
+        assert_eq!(said.len(), 1);
+        let said = said[0].to_string();
+        assert!(said.starts_with("warning: /var/mail: the lock file of alice is old; "), "{said}");
+        assert!(said.ends_with("run: rm /var/mail/alice.lock"), "{said}");
     }
 
     #[test]

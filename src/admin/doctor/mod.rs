@@ -9,6 +9,7 @@ mod account;
 mod certificates;
 mod clock;
 mod finding;
+mod fitting;
 mod journal;
 mod kernel;
 mod mailboxes;
@@ -17,8 +18,10 @@ mod ports;
 mod room;
 mod spool;
 mod state;
+mod super_servers;
 mod systemd;
 mod units;
+mod users;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -40,7 +43,9 @@ pub fn check(place: &Place) -> ExitCode {
     if let Some(settings) = &settings {
         let confinement = units.as_ref().map(systemd::Units::confinement);
         findings.extend(spool::look(settings, confinement));
+        findings.extend(users::look(settings));
         findings.extend(certificates::look(settings));
+        findings.extend(units.iter().flat_map(|units| fitting::look(settings, units)));
     }
     findings.extend(units::look(settings.as_ref(), units.as_ref()));
     findings.extend(state::look());

@@ -3,14 +3,14 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::finding::{Finding, Severity, why, word};
 use super::systemd::Confinement;
-use super::{mailboxes, room};
+use super::{mailboxes, room, users};
 use crate::as_user::is_spool;
 use crate::monitor::SPOOL_GROUP;
 use crate::settings::{Settings, Spool};
@@ -18,13 +18,15 @@ use crate::settings::{Settings, Spool};
 /// Bits of a mode.
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_GROUP: u32 = 0o020;
+const SEARCHABLE_BY_GROUP: u32 = 0o010;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const SEARCHABLE_BY_ALL: u32 = 0o001;
 
 pub(super) fn look(settings: &Settings, confinement: Option<Confinement<'_>>) -> Vec<Finding> {
     let directory = match settings.mailbox.spool() {
         Spool::Homes => {
-            let hidden = confinement.and_then(judge_homes);
+            let places = users::places_of_homes(settings);
+            let hidden = confinement.and_then(|confinement| judge_homes(confinement, &places));
             return vec![hidden.unwrap_or_else(|| Finding::fine("mailboxes: in homes"))];
         }
         Spool::Below(directory) => {
@@ -55,7 +57,8 @@ pub(super) fn look(settings: &Settings, confinement: Option<Confinement<'_>>) ->
         ));
     }
     findings.extend(room::of_spool(directory));
-    findings.extend(mailboxes::look(directory, facts.spool_group));
+    let old = settings.dotlock.then_some(settings.dotlock_stale_after.0);
+    findings.extend(mailboxes::look(directory, facts.spool_group, old));
     if findings.iter().all(|finding| finding.severity < Severity::Warning) {
         findings.push(Finding::fine(format!("{name}: fine ({facts})")));
     }
@@ -71,6 +74,8 @@ struct Facts {
     spool_group: Option<u32>,
     /// No user has a say in which directory this is.
     is_roots: bool,
+    /// Users are members of its group.
+    is_users_group: bool,
 }
 
 impl Facts {
@@ -84,6 +89,8 @@ impl Facts {
                 .flatten()
                 .map(|group| group.gid.as_raw()),
             is_roots: is_spool(&directory.join("user.lock")),
+            is_users_group: found.mode() & (SEARCHABLE_BY_GROUP | WRITABLE_BY_GROUP) != 0
+                && users::are_in(found.gid(), directory),
         }
     }
 
@@ -99,7 +106,8 @@ impl Facts {
         if self.mode & WRITABLE_BY_ALL != 0 && self.mode & STICKY == 0 {
             error("every user can take away everybody's mail");
         }
-        if self.mode & SEARCHABLE_BY_ALL == 0 {
+        let by_group = self.mode & SEARCHABLE_BY_GROUP != 0 && self.is_users_group;
+        if self.mode & SEARCHABLE_BY_ALL == 0 && !by_group {
             error("users do not reach their mailboxes in it");
         }
         if findings.is_empty() && dotlock && !self.allows_dotlocks() {
@@ -114,10 +122,11 @@ impl Facts {
         findings
     }
 
-    /// As-user helpers have the group for lock files, where the directory is root's.
+    /// As-user helpers have the group for lock files besides the user's own, where the directory is root's.
     fn allows_dotlocks(&self) -> bool {
-        let by_group = self.mode & WRITABLE_BY_GROUP != 0 && self.spool_group == Some(self.group);
-        self.mode & WRITABLE_BY_ALL != 0 || (by_group && self.is_roots)
+        let is_lent = self.is_roots && self.spool_group == Some(self.group);
+        let by_group = self.mode & WRITABLE_BY_GROUP != 0 && (is_lent || self.is_users_group);
+        self.mode & WRITABLE_BY_ALL != 0 || by_group
     }
 }
 
@@ -136,42 +145,56 @@ fn mend(directory: &Path) -> String {
     format!("run: install -d -o root -g mail -m 2775 {}", word(&directory.to_string_lossy()))
 }
 
-fn judge_homes(confinement: Confinement<'_>) -> Option<Finding> {
+fn judge_homes(confinement: Confinement<'_>, places: &[PathBuf]) -> Option<Finding> {
     let unit = confinement.unit;
-    let is_writable = confinement.writable.split_whitespace().any(|path| path.starts_with("/home"));
-    let what = match (confinement.protect_home, confinement.protect_system) {
-        ("" | "no", "strict") if !is_writable => "are read-only for",
-        ("" | "no", _) => return None,
-        _ => "are hidden from",
-    };
-    Some(Finding::error(
-        format!("mailboxes: homes, where they are, {what} {unit}"),
-        format!(
-            "run: systemctl edit {unit} and have it say [Service], ProtectHome=no, ReadWritePaths=/home; \
-             then restart it"
-        ),
-    ))
+    places.iter().find_map(|place| {
+        let (what, how) = trouble(confinement, place)?;
+        let name = place.display();
+        Some(Finding::error(
+            format!("mailboxes: homes in {name}, where they are, are {what} {unit}"),
+            format!("run: systemctl edit {unit} and have it say [Service], {how}; then restart it"),
+        ))
+    })
 }
 
 /// Whether the unit's sessions can write where mailboxes are.
 fn judge_place(confinement: Confinement<'_>, directory: &Path) -> Option<Finding> {
-    if confinement.protect_system != "strict" {
-        return None;
+    let (what, how) = trouble(confinement, directory)?;
+    let (name, unit) = (directory.display(), confinement.unit);
+    Some(Finding::error(
+        format!("{name}: it is {what} {unit}, and mail cannot be deleted"),
+        format!("run: systemctl edit {unit} and have it say [Service], {how}; then restart it"),
+    ))
+}
+
+/// What ProtectHome= is about (systemd.exec(5)).
+const PROTECTED_HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// What keeps the unit's sessions from writing there, and what mends that.
+fn trouble(confinement: Confinement<'_>, place: &Path) -> Option<(&'static str, String)> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_: io::Error| path.to_owned());
+    let wanted = real(place);
+    let writable = confinement.writable.split_whitespace();
+    let mut writable = writable.map(|path| real(Path::new(path.trim_start_matches(['-', '+']))));
+    let mut homes = PROTECTED_HOMES.iter().map(|home| real(Path::new(home)));
+    let home = homes.find(|home| wanted.starts_with(home));
+    let name = place.display();
+    let read_write = format!("ReadWritePaths={name}");
+    let open = format!("ProtectHome=no, {read_write}");
+    match (confinement.protect_home, home) {
+        ("yes", Some(_)) => Some(("hidden from", open)),
+        // What is allowed of all of it does not count then.
+        ("read-only", Some(home)) => (!writable
+            .any(|path| path != home && path.starts_with(&home) && wanted.starts_with(path)))
+        .then_some(("read-only for", open)),
+        // What is bound into a tmpfs the admin knows best.
+        ("tmpfs", Some(_)) => None,
+        _ => {
+            let is_writable = confinement.protect_system != "strict"
+                || writable.any(|path| wanted.starts_with(path));
+            (!is_writable).then_some(("read-only for", read_write))
+        }
     }
-    let real = directory.canonicalize().unwrap_or_else(|_: io::Error| directory.to_owned());
-    let is_within = |path: &str| {
-        let path = Path::new(path.trim_start_matches(['-', '+']));
-        let path = path.canonicalize().unwrap_or_else(|_: io::Error| path.to_owned());
-        real.starts_with(path)
-    };
-    let unit = confinement.unit;
-    (!confinement.writable.split_whitespace().any(is_within)).then(|| {
-        let name = directory.display();
-        Finding::error(
-            format!("{name}: it is read-only for {unit}, and mail cannot be deleted"),
-            format!("run: systemctl edit {unit} and have it say [Service], ReadWritePaths={name}; then restart it"),
-        )
-    })
 }
 
 #[cfg(test)]
@@ -180,15 +203,19 @@ mod tests {
 
     const MAIL: u32 = 8;
 
+    /// Of a host whose users are in group 100.
     fn said(owner: u32, group: u32, mode: u32) -> Vec<String> {
-        let facts = Facts { owner, group, mode, spool_group: Some(MAIL), is_roots: owner == 0 };
+        let (is_roots, is_users_group) = (owner == 0, group == 100);
+        let spool_group = Some(MAIL);
+        let facts = Facts { owner, group, mode, spool_group, is_roots, is_users_group };
         let found = facts.judge(Path::new("/var/mail"), true);
         found.iter().map(Finding::to_string).collect()
     }
 
     #[test]
     fn spools_as_distributions_make_them_are_fine() {
-        for (group, mode) in [(MAIL, 0o2775), (MAIL, 0o775), (0, 0o1777), (MAIL, 0o3777)] {
+        let usual = [(MAIL, 0o2775), (MAIL, 0o775), (0, 0o1777), (MAIL, 0o3777), (100, 0o3770)];
+        for (group, mode) in usual {
             assert_eq!(said(0, group, mode), Vec::<String>::new(), "{mode:o}");
         }
     }
@@ -232,12 +259,40 @@ mod tests {
 
     #[test]
     fn homes_have_to_be_in_reach_of_the_unit() {
-        assert!(judge_homes(confinement("no", "no", "")).is_none());
-        assert!(judge_homes(confinement("no", "strict", "/var/mail /home")).is_none());
-        let hidden = judge_homes(confinement("yes", "strict", "/var/mail")).unwrap().to_string();
-        assert!(hidden.contains("are hidden from popa3d.service"), "{hidden}");
-        let fixed = judge_homes(confinement("no", "strict", "/var/mail")).unwrap().to_string();
-        assert!(fixed.contains("are read-only for popa3d.service"), "{fixed}");
+        let said = |confinement, place: &str| {
+            judge_homes(confinement, &[place.into()]).map(|finding| finding.to_string())
+        };
+        for (home, system, writable, place) in [
+            ("no", "no", "", "/home"),
+            ("no", "strict", "/var/mail /home", "/home"),
+            ("no", "strict", "-/home", "/home"),
+            ("no", "strict", "/", "/home"),
+            ("yes", "strict", "/srv", "/srv/home"),
+            ("yes", "full", "", "/srv/home"),
+            ("read-only", "strict", "/home/alice", "/home/alice"),
+            ("tmpfs", "strict", "", "/home"),
+        ] {
+            assert_eq!(said(confinement(home, system, writable), place), None);
+        }
+        for (home, writable, place, what, how) in [
+            ("yes", "/home", "/home", "hidden from", "ProtectHome=no, ReadWritePaths=/home"),
+            ("no", "/var/mail", "/home", "read-only for", "ReadWritePaths=/home"),
+            ("no", "/homes", "/home", "read-only for", "ReadWritePaths=/home"),
+            (
+                "read-only",
+                "/home",
+                "/home",
+                "read-only for",
+                "ProtectHome=no, ReadWritePaths=/home",
+            ),
+            ("yes", "/home", "/srv/home", "read-only for", "ReadWritePaths=/srv/home"),
+        ] {
+            let wanted = format!(
+                "error: mailboxes: homes in {place}, where they are, are {what} popa3d.service; run: systemctl \
+                 edit popa3d.service and have it say [Service], {how}; then restart it"
+            );
+            assert_eq!(said(confinement(home, "strict", writable), place), Some(wanted));
+        }
     }
 
     #[test]

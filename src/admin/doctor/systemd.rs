@@ -7,12 +7,13 @@ use std::process::Command;
 pub(super) const PLAIN: &str = "popa3d.socket";
 pub(super) const ENCRYPTED: &str = "popa3ds.socket";
 pub(super) const LISTENER: &str = "popa3d.service";
+pub(super) const EXPIRY: &str = "popa3d-expire.timer";
 
 /// Any session would do: what systemd knows of their template it says of one that does not run, too.
 const SESSION: &str = "popa3d@check-config.service";
 
 const PROPERTIES: &str = "Id,LoadState,ActiveState,Result,UnitFileState,NeedDaemonReload,Listen,StatusText,\
-                          TriggeredBy,NFileDescriptorStore,ProtectHome,ProtectSystem,ReadWritePaths";
+                          TriggeredBy,NFileDescriptorStore,TasksMax,ProtectHome,ProtectSystem,ReadWritePaths";
 
 /// Whether systemd is what runs this host.
 pub(super) fn runs() -> bool {
@@ -68,6 +69,8 @@ pub(super) struct Units {
     pub(super) encrypted: Unit,
     pub(super) listener: Unit,
     pub(super) session: Unit,
+    /// What has kept mail dropped in time.
+    pub(super) expiry: Unit,
     /// Socket units of an admin's own that start the listener.
     pub(super) triggers: Vec<Unit>,
 }
@@ -91,17 +94,24 @@ impl Units {
         if !runs() {
             return None;
         }
-        let names = [PLAIN, ENCRYPTED, LISTENER, SESSION];
-        let [plain, encrypted, listener, session] = <[Unit; 4]>::try_from(show(&names)?).ok()?;
+        let names = [PLAIN, ENCRYPTED, LISTENER, SESSION, EXPIRY];
+        let shown = <[Unit; 5]>::try_from(show(&names)?).ok()?;
+        let [plain, encrypted, listener, session, expiry] = shown;
         let others: Vec<&str> = listener.get("TriggeredBy").split_whitespace().collect();
         let triggers =
             if others.is_empty() { Vec::new() } else { show(&others).unwrap_or_default() };
-        Some(Self { plain, encrypted, listener, session, triggers })
+        Some(Self { plain, encrypted, listener, session, expiry, triggers })
+    }
+
+    /// Whether the listener serves sessions, or is meant to.
+    pub(super) fn is_standalone(&self) -> bool {
+        let is_triggered = self.triggers.iter().any(Unit::is_active);
+        self.listener.is_active() || self.listener.is_enabled() || is_triggered
     }
 
     /// What confines the sessions of this host.
     pub(super) fn confinement(&self) -> Confinement<'_> {
-        let (name, unit) = if self.listener.is_active() || self.listener.is_enabled() {
+        let (name, unit) = if self.is_standalone() {
             (LISTENER, &self.listener)
         } else {
             ("popa3d@.service", &self.session)

@@ -1,54 +1,74 @@
 //! Whether somebody listens, in which of the two ways, and who else does.
 
-use std::fs::read_to_string;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use super::finding::{Finding, word};
 use super::ports::{Holder, holders};
+use super::super_servers::SuperServers;
 use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, Unit, Units};
 use crate::monitor::has_certificate;
 use crate::settings::Settings;
 
-/// POP3's, and that of POP3 with TLS.
-const PORTS: [u16; 2] = [110, 995];
-
 const ENABLE: &str = "systemctl enable --now popa3d.socket popa3ds.socket";
 
 pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Finding> {
-    let mut ports = PORTS.to_vec();
-    let wanted = settings.map(own_ports).unwrap_or_default();
-    ports.extend(&wanted);
-    for unit in units.iter().flat_map(|units| [&units.plain, &units.encrypted]) {
-        ports.extend(unit.addresses().into_iter().filter_map(port));
-    }
-    let holders = holders(&ports);
-    let inetd = read_to_string("/etc/inetd.conf").unwrap_or_default();
+    let wanted = settings.map(own_addresses);
+    let sockets = units.iter().flat_map(|units| [&units.plain, &units.encrypted]);
+    let mut all = usual_addresses().to_vec();
+    all.extend(wanted.iter().flatten());
+    all.extend(sockets.flat_map(addresses));
+    let ports: Vec<u16> = all.iter().map(SocketAddr::port).collect();
+    let others = Others { holders: holders(&ports), servers: SuperServers::now() };
     match units {
         Some(units) => {
-            let mut findings = judge(units, &holders, &inetd);
-            findings.extend(missing_ports(units, &wanted, &holders));
+            let mut findings =
+                judge(units, wanted.as_deref().unwrap_or(&usual_addresses()), &others);
+            findings.extend(missing(units, &wanted.unwrap_or_default(), &others.holders));
             findings
         }
-        None => vec![without_units(&holders, &inetd)],
+        None => vec![without_units(&others)],
     }
 }
 
+/// Who else may serve POP3.
+#[derive(Debug, Clone, Default)]
+struct Others {
+    holders: Vec<Holder>,
+    servers: SuperServers,
+}
+
+/// POP3's port, and that of POP3 with TLS.
+fn usual_addresses() -> [SocketAddr; 2] {
+    [110, 995].map(any_with)
+}
+
+/// All of the host's, with this port.
+fn any_with(port: u16) -> SocketAddr {
+    (Ipv6Addr::UNSPECIFIED, port).into()
+}
+
 /// Those that the listener should have.
-fn own_ports(settings: &Settings) -> Vec<u16> {
+fn own_addresses(settings: &Settings) -> Vec<SocketAddr> {
     let mut addresses = settings.listen.clone();
     if has_certificate(settings) {
         addresses.extend(&settings.listen_tls);
     }
-    addresses.iter().map(|address| address.port()).collect()
+    addresses
 }
 
-fn port(address: &str) -> Option<u16> {
-    address.rsplit_once(':')?.1.parse().ok()
+/// Those of a socket unit.
+fn addresses(unit: &Unit) -> Vec<SocketAddr> {
+    let read = |text: &str| {
+        let port = text.rsplit_once(':')?.1.parse();
+        // There are more than these, with an interface for one.
+        text.parse().or_else(|_| port.map(any_with)).ok()
+    };
+    unit.addresses().into_iter().filter_map(read).collect()
 }
 
-fn without_units(holders: &[Holder], inetd: &str) -> Finding {
+fn without_units(others: &Others) -> Finding {
     let why = if systemd::runs() { "systemctl says nothing" } else { "systemd does not run here" };
-    let others = served_otherwise(holders, inetd);
-    let what = match (others, holders.first()) {
+    let what = match (served_otherwise(others), others.holders.first()) {
         (Some(others), _) => others,
         (None, Some(holder)) => holder.to_string(),
         (None, None) => "nobody listens on port 110 or 995".to_owned(),
@@ -60,24 +80,26 @@ fn without_units(holders: &[Holder], inetd: &str) -> Finding {
 }
 
 /// Who serves POP3 with this program without systemd's doing.
-fn served_otherwise(holders: &[Holder], inetd: &str) -> Option<String> {
-    let named = |holder: &&Holder, part: &str| {
-        holder.process.as_ref().is_some_and(|(name, _)| name.contains(part))
-    };
-    let uses_us =
-        inetd.lines().any(|line| !line.trim_start().starts_with('#') && line.contains("popa3d"));
-    holders.iter().find_map(|holder| {
-        if named(&holder, "popa3d") {
-            Some(format!("{holder}, which was started by hand"))
-        } else if uses_us && named(&holder, "inetd") {
-            Some(format!("{holder}, for which /etc/inetd.conf names popa3d"))
+fn served_otherwise(others: &Others) -> Option<String> {
+    others.holders.iter().find_map(|holder| {
+        let (name, _) = holder.process.as_ref()?;
+        let how = if name.contains("popa3d") {
+            "which was started by hand"
+        } else if others.servers.xinetd && name.contains("xinetd") {
+            "for which a file in /etc/xinetd.d names popa3d"
+        } else if others.servers.inetd && name.contains("inetd") {
+            "for which /etc/inetd.conf names popa3d"
+        } else if holder.starts_us {
+            "which starts popa3d"
         } else {
-            None
-        }
+            return None;
+        };
+        Some(format!("{holder}, {how}"))
     })
 }
 
-fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
+fn judge(units: &Units, wanted: &[SocketAddr], others: &Others) -> Vec<Finding> {
+    let holders = &others.holders;
     let mut findings = Vec::new();
     let sockets = [&units.plain, &units.encrypted];
     let listener = &units.listener;
@@ -88,7 +110,7 @@ fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
         )];
     }
     let is_triggered = units.triggers.iter().any(Unit::is_active);
-    let has_listener = listener.is_enabled() || listener.is_active() || is_triggered;
+    let has_listener = units.is_standalone();
     let has_sockets = sockets.iter().any(|unit| unit.is_enabled() || unit.is_active());
     let both = listener.is_enabled() && sockets.iter().any(|unit| unit.is_enabled());
     if both {
@@ -100,8 +122,7 @@ fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
             listening.push(format!("{} listens on {}", unit.name(), unit.addresses().join(", ")));
             findings.extend(not_at_boot(unit));
         } else if unit.is_enabled() && !listener.is_active() {
-            let ports: Vec<u16> = unit.addresses().into_iter().filter_map(port).collect();
-            findings.push(down(unit, &ports, holders));
+            findings.push(down(unit, &addresses(unit), holders));
         } else if has_sockets && !has_listener {
             listening.push(format!("{} is off", unit.name()));
         }
@@ -116,11 +137,11 @@ fn judge(units: &Units, holders: &[Holder], inetd: &str) -> Vec<Finding> {
     } else if is_triggered {
         listening.push(format!("{LISTENER} is started by a socket unit"));
     } else if listener.is_enabled() && !sockets.iter().any(|unit| unit.is_active()) {
-        findings.push(down(listener, &PORTS, holders));
+        findings.push(down(listener, wanted, holders));
     }
     if !has_listener && !has_sockets {
-        match served_otherwise(holders, inetd) {
-            Some(others) => listening.push(others),
+        match served_otherwise(others) {
+            Some(way) => listening.push(way),
             None => findings.push(off(units, holders)),
         }
     }
@@ -147,8 +168,8 @@ fn not_at_boot(unit: &Unit) -> Option<Finding> {
     })
 }
 
-/// A unit that should be up.
-fn down(unit: &Unit, ports: &[u16], holders: &[Holder]) -> Finding {
+/// A unit that should be up, and listen there.
+fn down(unit: &Unit, wanted: &[SocketAddr], holders: &[Holder]) -> Finding {
     let name = unit.name();
     let state = match (unit.get("ActiveState"), unit.get("Result")) {
         (state, "" | "success") => state.to_owned(),
@@ -156,8 +177,9 @@ fn down(unit: &Unit, ports: &[u16], holders: &[Holder]) -> Finding {
     };
     let mut text = format!("{name} is enabled and {state}");
     let start = format!("systemctl restart {name}");
-    let is_in_the_way =
-        |holder: &&Holder| ports.contains(&holder.port) && !is_kept_for(unit, holder);
+    let is_in_the_way = |holder: &&Holder| {
+        wanted.iter().any(|address| holder.holds(address)) && !is_kept_for(unit, holder)
+    };
     let remedy = match holders.iter().find(is_in_the_way) {
         Some(holder) => {
             text.push_str(&format!("; {holder}"));
@@ -178,6 +200,11 @@ fn make_room(holder: &Holder, start: &str) -> String {
     match (&holder.process, &holder.unit) {
         (Some((_, 1)), _) => {
             format!("systemctl list-sockets names it: disable that, then run: {start}")
+        }
+        (Some((name, _)), _) if name.contains("xinetd") => {
+            format!(
+                "have its file in /etc/xinetd.d say disable = yes, restart it, and run: {start}"
+            )
         }
         (Some((name, _)), _) if name.contains("inetd") => {
             format!("take its line out of /etc/inetd.conf, restart it, and run: {start}")
@@ -204,8 +231,16 @@ fn off(units: &Units, holders: &[Holder]) -> Finding {
     } else {
         format!("systemctl unmask {} && {ENABLE}", masked.join(" "))
     };
-    match holders.iter().find(|holder| PORTS.contains(&holder.port)) {
-        Some(holder) => Finding::warning(format!("{text}; {holder}"), make_room(holder, &start)),
+    let mut wanted = [addresses(&units.plain), addresses(&units.encrypted)].concat();
+    if wanted.is_empty() {
+        wanted.extend(usual_addresses());
+    }
+    let is_in_the_way = |holder: &&Holder| wanted.iter().any(|address| holder.holds(address));
+    match holders.iter().find(is_in_the_way) {
+        Some(holder) => Finding::warning(
+            format!("{text}; {holder}"),
+            format!("{}{}", doubt(holder), make_room(holder, &start)),
+        ),
         None => Finding::warning(
             text,
             format!("run: {start} (or, standing alone: popa3d.service alone)"),
@@ -213,10 +248,21 @@ fn off(units: &Units, holders: &[Holder]) -> Finding {
     }
 }
 
-/// The listener is up without ports that it should have.
-fn missing_ports(units: &Units, wanted: &[u16], holders: &[Holder]) -> Option<Finding> {
+/// Who may well start popa3d, which cannot be seen here.
+fn doubt(holder: &Holder) -> &'static str {
+    let starts_others = match &holder.process {
+        None | Some((_, 1)) => true,
+        // tcpserver, tcpsvd, s6-tcpserver: with a script, say.
+        Some((name, _)) => name.contains("tcp"),
+    };
+    if starts_others { "unless that starts popa3d: " } else { "" }
+}
+
+/// The listener is up without a port that it should have.
+fn missing(units: &Units, wanted: &[SocketAddr], holders: &[Holder]) -> Option<Finding> {
     let has_own = units.triggers.is_empty() && units.listener.get("ActiveState") == "active";
-    let missing = wanted.iter().find(|port| holders.iter().all(|holder| holder.port != **port))?;
+    let is_missing = |address: &&SocketAddr| holders.iter().all(|holder| !holder.holds(address));
+    let missing = wanted.iter().find(is_missing)?.port();
     has_own.then(|| {
         Finding::error(
             format!("popa3d.service runs, and nobody listens on port {missing}, which the settings name"),
