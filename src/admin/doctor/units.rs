@@ -26,6 +26,7 @@ pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Fi
         Some(units) => {
             let mut findings = judge(units, &holders, &inetd);
             findings.extend(missing_ports(units, &wanted, &holders));
+            findings.extend(taken_ports(units, &wanted, &holders));
             findings
         }
         None => vec![without_units(&holders, &inetd)],
@@ -213,11 +214,34 @@ fn off(units: &Units, holders: &[Holder]) -> Finding {
     }
 }
 
+/// Whether the listener is up, and listens itself.
+fn has_own_ports(units: &Units) -> bool {
+    units.triggers.is_empty() && units.listener.get("ActiveState") == "active"
+}
+
+/// The listener is up, and a port that it should have is another program's.
+fn taken_ports(units: &Units, wanted: &[u16], holders: &[Holder]) -> Option<Finding> {
+    let is_own = |holder: &Holder| {
+        holder.unit.as_deref() == Some(LISTENER) || is_kept_for(&units.listener, holder)
+    };
+    let taken = wanted.iter().find_map(|port| {
+        let mut of_port = holders.iter().filter(|holder| holder.port == *port);
+        let is_own_port = of_port.clone().any(is_own);
+        of_port.find(|holder| !is_own_port && holder.process.is_some())
+    })?;
+    has_own_ports(units).then(|| {
+        let remedy = make_room(taken, "systemctl reload popa3d.service");
+        Finding::warning(
+            format!("popa3d.service runs without port {}; {taken}", taken.port),
+            format!("{remedy} (or leave the port to it: listen-tls = [] in /etc/popa3d.toml)"),
+        )
+    })
+}
+
 /// The listener is up without ports that it should have.
 fn missing_ports(units: &Units, wanted: &[u16], holders: &[Holder]) -> Option<Finding> {
-    let has_own = units.triggers.is_empty() && units.listener.get("ActiveState") == "active";
     let missing = wanted.iter().find(|port| holders.iter().all(|holder| holder.port != **port))?;
-    has_own.then(|| {
+    has_own_ports(units).then(|| {
         Finding::error(
             format!("popa3d.service runs, and nobody listens on port {missing}, which the settings name"),
             "run: systemctl reload popa3d.service; journalctl -t popa3d -n 20 tells why if that fails",

@@ -146,6 +146,29 @@ fn listener_without_its_port_is_an_error() {
 }
 
 #[test]
+fn listener_without_a_port_that_another_program_has_is_a_warning_that_names_it() {
+    let up = units(OFF, OFF, UP);
+    let holders = [
+        Holder { port: 110, process: Some(("popa3d".to_owned(), 80)), unit: Some(LISTENER.into()) },
+        Holder { port: 995, ..holder("stunnel4", Some("stunnel4.service")) },
+    ];
+    let found = taken_ports(&up, &[110, 995], &holders).map(|found| found.to_string());
+    assert_eq!(
+        found.as_deref(),
+        Some(
+            "warning: popa3d.service runs without port 995; port 995 is held by stunnel4 (process 81, \
+             stunnel4.service); run: systemctl disable --now stunnel4.service && systemctl reload \
+             popa3d.service (or leave the port to it: listen-tls = [] in /etc/popa3d.toml)"
+        )
+    );
+    assert!(taken_ports(&up, &[110], &holders).is_none());
+    // Beside it, on another address.
+    let both = [&holders[..], &[Holder { port: 995, ..holders[0].clone() }]].concat();
+    assert!(taken_ports(&up, &[110, 995], &both).is_none());
+    assert!(taken_ports(&units(OFF, OFF, OFF), &[110, 995], &holders).is_none());
+}
+
+#[test]
 fn units_that_are_gone_are_found() {
     let found = said(&Units::default(), &[], "");
     assert!(found[0].contains("systemd does not know them"), "{found:?}");
