@@ -44,7 +44,11 @@ impl Session<'_> {
     /// Hands the locked mailbox to the worker, or says why not, with the PAM session closed again.
     pub(super) fn open_maildrop(&mut self, logged_in: LoggedIn) -> Result<Option<Refusal>, Broken> {
         let refusal = match self.prepare(&logged_in) {
-            Ok((task, lock)) => {
+            Err(broken) => {
+                self.log_out(logged_in);
+                return Err(broken);
+            }
+            Ok(Ok((task, lock))) => {
                 let mut user =
                     MailUser { logged_in, task, lock, to_remember: None, most_messages: 0 };
                 match self.open_mailbox(&user) {
@@ -62,7 +66,7 @@ impl Session<'_> {
                     }
                 }
             }
-            Err(refusal) => {
+            Ok(Err(refusal)) => {
                 self.log_out(logged_in);
                 refusal
             }
@@ -84,34 +88,39 @@ impl Session<'_> {
         self.hold_signals();
     }
 
-    fn prepare(&mut self, logged_in: &LoggedIn) -> Result<(Task, SessionLock), Refusal> {
+    fn prepare(
+        &mut self,
+        logged_in: &LoggedIn,
+    ) -> Result<Result<(Task, SessionLock), Refusal>, Broken> {
         let account = &logged_in.account;
         let patience = self.settings.session_wait.0;
-        let lock = match SessionLock::acquire(&account.name, self.log.id, patience) {
-            Ok(Acquired::Lock(lock)) => {
+        let wait = |pause| self.wait_until(Instant::now() + pause);
+        let lock = match SessionLock::acquire_with(&account.name, self.log.id, patience, wait) {
+            Ok(Err(broken)) => return Err(broken),
+            Ok(Ok(Acquired::Lock(lock))) => {
                 self.log.summary.add_lock_wait(lock.waited());
                 lock
             }
-            Ok(Acquired::HeldBy(other)) => {
+            Ok(Ok(Acquired::HeldBy(other))) => {
                 self.log.summary.add_lock_wait(patience);
                 let holder = format!("another session of {}: {other}", account.name);
                 self.log.log(&Event::MaildropInUse(&holder));
-                return Err(Refusal::InUse);
+                return Ok(Err(Refusal::InUse));
             }
             Err(error) => {
                 self.log.log(&Event::ServerFailure(&format!("session lock: {error}")));
-                return Err(Refusal::Temporary);
+                return Ok(Err(Refusal::Temporary));
             }
         };
         let record = match redo_records::open(&account.name) {
             Ok(record) => record,
             Err(error) => {
                 self.log.log(&Event::ServerFailure(&format!("redo record: {error}")));
-                return Err(Refusal::Temporary);
+                return Ok(Err(Refusal::Temporary));
             }
         };
         let task = task(account, self.settings, self.prepared, record);
-        Ok((task, lock))
+        Ok(Ok((task, lock)))
     }
 
     /// Opens and locks the mailbox; keeps the helper that holds the locks.
@@ -172,12 +181,11 @@ impl Session<'_> {
                 None
             }
         };
-        let channel = &mut self.worker.channel;
         let answer =
             Answer::Maildrop { fingerprint_key: random_number(), remembered: remembered.is_some() };
-        channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
+        self.worker.answer(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
         if let Some(file) = remembered {
-            channel.send(&Answer::Remembered, Some(file.as_fd()))?;
+            self.worker.answer(&Answer::Remembered, Some(file.as_fd()))?;
         }
         Ok(())
     }
@@ -232,7 +240,7 @@ impl Session<'_> {
         if mailbox.is_none() {
             self.end_update(None);
         }
-        self.worker.channel.send(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
+        self.worker.answer(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
         Ok(if mailbox.is_some() { Phase::Updating } else { Phase::Finished })
     }
 
@@ -245,10 +253,11 @@ impl Session<'_> {
         if self.ranges > u64::from(self.settings.max_messages.0) {
             return Err(Broken::Worker("more ranges to delete than messages".to_owned()));
         }
-        match &mut self.helper {
-            Some(helper) => helper.order(&Order::Delete(ranges)).map_err(helper_died),
-            None => Ok(()),
+        if let Some(helper) = &mut self.helper {
+            // Without it nothing is removed, and the client is told when the worker wants that done.
+            let _ = helper.order(&Order::Delete(ranges));
         }
+        Ok(())
     }
 
     pub(super) fn commit(&mut self, deleted: Totals, left: Totals) -> Result<Phase, Broken> {
@@ -273,7 +282,7 @@ impl Session<'_> {
                 Answer::NotUpdated(Refusal::Temporary)
             }
         };
-        self.worker.channel.send(&answer, None)?;
+        self.worker.answer(&answer, None)?;
         Ok(phase)
     }
 
@@ -379,10 +388,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-fn helper_died(error: io::Error) -> Broken {
-    Broken::Worker(format!("as-user helper: {error}"))
 }
 
 /// What is wrong with a mailbox, in words.

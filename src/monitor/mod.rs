@@ -2,13 +2,15 @@
 //!
 //! It never parses what a client or a message wrote: it gets typed requests, checks each against
 //! the phase of the session (`permission`), runs PAM, and lets an as-user helper touch the
-//! mailbox. It is the only process that writes to the journal.
+//! mailbox. It is the only process of a session that writes to the journal.
 
 mod account;
 mod authorization;
 mod connection;
 mod expiry;
 mod expunged;
+#[cfg(test)]
+mod fake_worker;
 mod force;
 mod handshake;
 mod helper;
@@ -139,9 +141,9 @@ fn serve_with(
             conclude(log, conclusion);
             true
         }
-        Err(reason) => {
-            log.log(&Event::WorkerFailed(&reason));
-            conclude(log, Conclusion::WorkerFailed);
+        Err(failure) => {
+            log.log(&failure.event());
+            conclude(log, failure.conclusion());
             false
         }
     }
