@@ -78,7 +78,7 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
     use_one_heap();
     // From the first line in the journal on, they have to wait for the last one; so they do in what the
     // listener forks.
-    let _held = StopSignal::hold();
+    let _held = StopSignal::hold(Starter::SuperServer);
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     let settings = match Settings::load(config) {

@@ -43,6 +43,7 @@ pub(super) fn run(
     prepared: &mut Prepared,
     log: &mut Log,
 ) -> Result<Conclusion, Failure> {
+    let stop = StopSignal::hold(progress.starter);
     let mut session = Session {
         worker,
         settings,
@@ -58,7 +59,7 @@ pub(super) fn run(
         update_failed: false,
         unnamed: Unnamed::default(),
         doomed_octets: 0,
-        stop: StopSignal::hold(),
+        stop,
         was_stopped: false,
         keys: Keys::default(),
         refused_plaintext: false,
@@ -322,7 +323,7 @@ impl Session<'_> {
 
     /// From here on they wait again.
     pub(super) fn hold_signals(&mut self) {
-        self.stop = StopSignal::hold();
+        self.stop = StopSignal::hold(self.progress.starter);
         self.was_stopped |= stop_signal::noted().is_some();
     }
 
