@@ -1,20 +1,18 @@
-//! What a session does with a maildrop: opening it after a login, and UPDATE.
+//! What a session does with a maildrop: opening it after a login, and locking it.
 //!
 //! The mailbox is never touched here: a helper under its user's ids does that.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::helper::{Helper, Opened, task};
-use super::kept::{self, Decision};
 use super::login::LoggedIn;
 use super::permission::Phase;
 use super::session::{Broken, Session};
 use super::session_lock::{Acquired, SessionLock};
-use super::{expiry, random_number, recovery, redo_records, remembered_ids};
+use super::{random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
-use crate::channel::{Answer, Order, Outcome, Range, Recovery, Refusal, Totals, Trouble};
+use crate::channel::{Answer, Order, Recovery, Refusal, Trouble};
 use crate::event::Event;
 
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
@@ -31,11 +29,11 @@ pub(super) struct MailUser {
     /// Unique-ids to be kept, as the worker sends them piece by piece.
     to_remember: Option<String>,
     /// Messages that there can be: a worker is not to fill a disk, nor the journal.
-    most_messages: u64,
+    pub(super) most_messages: u64,
 }
 
 impl MailUser {
-    fn mailbox(&self) -> String {
+    pub(super) fn mailbox(&self) -> String {
         self.task.mailbox.display().to_string()
     }
 }
@@ -124,7 +122,7 @@ impl Session<'_> {
     }
 
     /// Opens and locks the mailbox; keeps the helper that holds the locks.
-    fn open_mailbox(&mut self, user: &MailUser) -> Result<Option<OwnedFd>, Refusal> {
+    pub(super) fn open_mailbox(&mut self, user: &MailUser) -> Result<Option<OwnedFd>, Refusal> {
         let opened = match Helper::open(&user.task) {
             Ok(opened) => opened,
             Err(error) => {
@@ -163,7 +161,7 @@ impl Session<'_> {
         }
     }
 
-    fn settle(&self, user: &MailUser, recovery: &Recovery) {
+    pub(super) fn settle(&self, user: &MailUser, recovery: &Recovery) {
         recovery::settle(&user.logged_in.account.name, &user.mailbox(), recovery, self.log);
     }
 
@@ -220,165 +218,6 @@ impl Session<'_> {
         Ok(Phase::AwaitingLogin)
     }
 
-    /// UPDATE begins. There is one in a session, however it ends.
-    pub(super) fn lock(&mut self) -> Result<Phase, Broken> {
-        let Some(user) = self.user.take() else { return Ok(Phase::Finished) };
-        self.update_began = Some(Instant::now());
-        self.progress.begin_update(self.log);
-        let opened = self.open_mailbox(&user);
-        self.user = Some(user);
-        let (answer, mailbox) = match opened {
-            Ok(Some(mailbox)) => (Answer::Locked, Some(mailbox)),
-            Ok(None) => {
-                let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
-                let why = "it is gone, another program removed it";
-                self.log.log(&Event::UpdateFailed(&mailbox, why));
-                (Answer::MailboxGone, None)
-            }
-            Err(refusal) => (Answer::NotUpdated(refusal), None),
-        };
-        if mailbox.is_none() {
-            self.end_update(None);
-        }
-        self.worker.answer(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
-        Ok(if mailbox.is_some() { Phase::Updating } else { Phase::Finished })
-    }
-
-    pub(super) fn delete(&mut self, ranges: Vec<Range>) -> Result<(), Broken> {
-        self.ranges += ranges.len() as u64;
-        for range in &ranges {
-            let octets = range.end.saturating_sub(range.start);
-            self.doomed_octets = self.doomed_octets.saturating_add(octets);
-        }
-        if self.ranges > u64::from(self.settings.max_messages.0) {
-            return Err(Broken::Worker("more ranges to delete than messages".to_owned()));
-        }
-        if let Some(helper) = &mut self.helper {
-            // Without it nothing is removed, and the client is told when the worker wants that done.
-            let _ = helper.order(&Order::Delete(ranges));
-        }
-        Ok(())
-    }
-
-    pub(super) fn commit(&mut self, deleted: Totals, left: Totals) -> Result<Phase, Broken> {
-        let (Some(helper), Some(user)) = (self.helper.take(), &self.user) else {
-            return Ok(Phase::Finished);
-        };
-        if u64::from(deleted.messages) > user.most_messages {
-            return Err(Broken::Worker("more messages deleted than there were".to_owned()));
-        }
-        let mut phase = Phase::Finished;
-        let answer = match self.commit_with_record(helper, user) {
-            Ok(()) => {
-                self.store_remembered();
-                self.note_kept(deleted);
-                self.end_update(Some((deleted, left)));
-                phase = self.expect_names(deleted.messages);
-                Answer::Committed
-            }
-            Err(reason) => {
-                self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
-                self.end_update(None);
-                Answer::NotUpdated(Refusal::Temporary)
-            }
-        };
-        self.worker.answer(&answer, None)?;
-        Ok(phase)
-    }
-
-    /// UPDATE is over; what it came to, when it came to something.
-    fn end_update(&mut self, removed_and_left: Option<(Totals, Totals)>) {
-        let summary = &mut self.log.summary;
-        summary.update = self.update_began.take().map(|began| began.elapsed());
-        match removed_and_left {
-            Some(_) => summary.maildrop = removed_and_left,
-            None => self.update_failed = true,
-        }
-    }
-
-    /// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
-    fn commit_with_record(&self, helper: Helper, user: &MailUser) -> Result<(), String> {
-        let name = &user.logged_in.account.name;
-        let failed = |error: io::Error| format!("redo record in /var/lib/popa3d: {error}");
-        let not_kept =
-            |error: io::Error| format!("keeping what is removed in /var/lib/popa3d: {error}");
-        let record = redo_records::create(name).map_err(failed)?;
-        let kept = match self.keeps().then(|| kept::create(name)).transpose() {
-            Ok(kept) => kept,
-            Err(error) => {
-                redo_records::remove(name).map_err(failed)?;
-                return Err(not_kept(error));
-            }
-        };
-        let settle = |decision| {
-            // Where nothing is kept this costs nothing.
-            kept.as_ref().map_or(Ok(()), |_| kept::settle(name, decision)).map_err(not_kept)
-        };
-        match helper.commit(&record, kept.as_ref()) {
-            Ok(()) => {
-                settle(Decision::Happened)?;
-                redo_records::remove(name).map_err(failed)
-            }
-            Err((reason, Outcome::Untouched)) => {
-                settle(Decision::DidNot)?;
-                redo_records::remove(name).map_err(failed)?;
-                Err(reason)
-            }
-            // Whoever looked at the mailbox now would see it half-way: finish it at once.
-            Err((reason, Outcome::Unfinished)) => {
-                self.log.log(&Event::UpdateFailed(&user.mailbox(), &reason));
-                self.finish_commit(user)
-            }
-        }
-    }
-
-    /// Whether what the worker named is to be kept, too.
-    fn keeps(&self) -> bool {
-        kept::keeps(self.settings).is_some()
-            && !kept::is_too_much(self.doomed_octets, self.settings)
-    }
-
-    /// Makes room in what is kept, and says so.
-    fn note_kept(&self, deleted: Totals) {
-        let Some(user) = self.user.as_ref().filter(|_| kept::keeps(self.settings).is_some()) else {
-            return;
-        };
-        if !self.keeps() {
-            self.log.log(&Event::NotKept(deleted));
-        }
-        expiry::prune(&user.logged_in.account.name, self.settings, self.log);
-    }
-
-    fn finish_commit(&self, user: &MailUser) -> Result<(), String> {
-        let account = &user.logged_in.account;
-        let record = redo_records::open(&account.name).map_err(|error| error.to_string())?;
-        let opened = Helper::open(&task(account, self.settings, self.prepared, record));
-        match opened.map_err(|error| error.to_string())? {
-            Opened::Mailbox { helper, recovery: Some(recovery), .. } => {
-                self.settle(user, &recovery);
-                helper.finish(&Order::Release).map_err(|error| error.to_string())??;
-                match recovery {
-                    Recovery::Finished | Recovery::WasFinished => Ok(()),
-                    Recovery::NothingBegun => Err("nothing was removed".to_owned()),
-                    Recovery::Conflict(why) => Err(why),
-                }
-            }
-            Opened::Refused { reason, .. } => Err(reason),
-            Opened::InUse(holder) => Err(holder),
-            Opened::Mailbox { recovery: None, .. } | Opened::Missing => {
-                Err("the mailbox or its redo record is gone".to_owned())
-            }
-        }
-    }
-
-    pub(super) fn abandon(&mut self, trouble: Trouble) -> Result<Phase, Broken> {
-        self.release();
-        let mailbox = self.user.as_ref().map(MailUser::mailbox).unwrap_or_default();
-        self.log.log(&Event::UpdateFailed(&mailbox, &describe(trouble)));
-        self.end_update(None);
-        Ok(Phase::Finished)
-    }
-
     /// Has the mailbox unlocked.
     pub(super) fn release(&mut self) {
         if let Some(helper) = self.helper.take() {
@@ -398,7 +237,7 @@ pub(super) fn describe(trouble: Trouble) -> String {
         Trouble::TooLarge => "it is larger than max-mailbox-size allows".to_owned(),
         Trouble::Changed => "another program changed it".to_owned(),
         Trouble::Unreadable(errno) => {
-            format!("reading it: {}", io::Error::from_raw_os_error(errno))
+            format!("reading it: {}", std::io::Error::from_raw_os_error(errno))
         }
     }
 }

@@ -36,6 +36,7 @@ mod starter;
 mod stop_signal;
 mod tls;
 mod undelete;
+mod update;
 mod watchdog;
 mod worker_process;
 

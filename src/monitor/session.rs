@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::expunged::Unnamed;
 use super::helper::Helper;
 use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
@@ -17,6 +16,7 @@ use super::privileges;
 use super::progress::Progress;
 use super::stop_signal::{self, StopSignal};
 use super::tls::Keys;
+use super::update::Update;
 use super::worker_process::WorkerProcess;
 use crate::channel::{Answer, Ending, Method, Request, Totals};
 use crate::event::{Conclusion, Event, Session as Log, printable};
@@ -54,11 +54,7 @@ pub(super) fn run(
         delays: LoginDelays::new(settings),
         user: None,
         helper: None,
-        ranges: 0,
-        update_began: None,
-        update_failed: false,
-        unnamed: Unnamed::default(),
-        doomed_octets: 0,
+        update: Update::default(),
         stop,
         was_stopped: false,
         keys: Keys::default(),
@@ -132,16 +128,7 @@ pub(super) struct Session<'a> {
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
     pub(super) helper: Option<Helper>,
-    /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
-    pub(super) ranges: u64,
-    /// When UPDATE began, while it is under way.
-    pub(super) update_began: Option<Instant>,
-    /// Whether it removed nothing, and should have.
-    pub(super) update_failed: bool,
-    /// How many of the removed messages the worker has yet to name for the journal.
-    pub(super) unnamed: Unnamed,
-    /// Octets in these.
-    pub(super) doomed_octets: u64,
+    pub(super) update: Update,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
     /// process at once.
     pub(super) stop: Option<StopSignal>,
@@ -354,7 +341,7 @@ impl Session<'_> {
             {
                 Conclusion::NoLoginAttempt
             }
-            Ending::Quit if self.update_failed => Conclusion::UpdateFailed,
+            Ending::Quit if self.update.failed => Conclusion::UpdateFailed,
             Ending::Quit => Conclusion::Quit,
             Ending::Disconnected => Conclusion::Disconnected,
             Ending::TimedOut => Conclusion::TimedOut,
