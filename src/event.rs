@@ -1,4 +1,5 @@
-//! What the journal is told: a closed set of events, with their fields. Only the monitor logs.
+//! What the journal is told: a closed set of events, with their fields. Who is confined tells it nothing:
+//! monitors, the listener and commands do.
 //!
 //! Texts follow those of popa3d 1.0.3, so that those who know its log find their way. What came
 //! from a client passes [`printable()`] first.
@@ -96,6 +97,8 @@ pub enum Event<'a> {
     ServerFailure(&'a str),
     /// The listener accepts connections there.
     Listening(&'a str),
+    /// It does without this address for TLS, which another program has.
+    NotListening(&'a str),
     /// It has come to its end, and all sessions with it.
     ListenerStopped,
     /// A connection was refused; why, and how many others before it that nothing was said of.
@@ -172,6 +175,7 @@ impl Event<'_> {
             }
             Self::ServerFailure(_) => (ERROR, "server-failure", "d7ddaeab335547c193144a75011c4153"),
             Self::Listening(_) => (INFO, "listening", "5d3a7d5dc7564734ad73e783a2310526"),
+            Self::NotListening(_) => (WARNING, "not-listening", "c678783553074c2f9893e8451fe78841"),
             Self::ListenerStopped => (INFO, "listener-stopped", "4d379dec2a2446588260152cb85a1525"),
             Self::ConnectionRefused(..) | Self::RefusalsNotLogged(_) => {
                 (NOTICE, "connection-refused", "5d6a61d4012641c38acd4dff590e4a2b")

@@ -1,4 +1,5 @@
-//! `/etc/popa3d.toml`: what an admin can set, see popa3d.toml(5). Read by the monitor.
+//! `/etc/popa3d.toml`: what an admin can set, see popa3d.toml(5). Read by the monitor of a
+//! super-server's session, the listener for all of its own, and commands.
 
 use std::fmt;
 use std::io;

@@ -15,7 +15,9 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
@@ -94,17 +96,50 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         Self { socket, buffer, types: PhantomData }
     }
 
-    /// Sends `message`, with `descriptor` attached if there is one.
+    /// Sends `message`, with `descriptor` attached if there is one, when there is room for it: that waits
+    /// for the other side for as long as it takes.
     ///
     /// # Errors
     ///
     /// sendmsg(2)'s, such as `BrokenPipe` when the other side is gone; `InvalidInput` for a message
     /// that does not fit into a packet.
     pub fn send(&self, message: &Out, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.send_with(MsgFlags::empty(), message, descriptor)
+    }
+
+    /// The same for another side that may not be well: there is room after `limit`, or never. A limit of
+    /// zero is not to wait at all.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut`, and those of [`Self::send`].
+    pub fn send_within(
+        &self,
+        limit: Duration,
+        message: &Out,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.send_with(MsgFlags::MSG_DONTWAIT, message, descriptor) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    await_room(&self.socket, deadline)?;
+                }
+                sent => return sent,
+            }
+        }
+    }
+
+    fn send_with(
+        &self,
+        flags: MsgFlags,
+        message: &Out,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
         let mut buffer = self.buffer();
         match postcard::to_slice(message, &mut buffer) {
             Ok(packet) => {
-                let sent = send_packet(&self.socket, packet, descriptor);
+                let sent = send_packet(&self.socket, flags, packet, descriptor);
                 packet.zeroize();
                 sent
             }
@@ -152,6 +187,7 @@ impl<Out, In> AsFd for Channel<Out, In> {
 
 fn send_packet(
     socket: &OwnedFd,
+    flags: MsgFlags,
     packet: &[u8],
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
@@ -160,12 +196,27 @@ fn send_packet(
     let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
     loop {
         let parts = [io::IoSlice::new(packet)];
-        let flags = MsgFlags::MSG_NOSIGNAL;
+        let flags = flags | MsgFlags::MSG_NOSIGNAL;
         match sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None) {
             Ok(_) => return Ok(()),
             Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Waits until the other side has read enough.
+fn await_room(socket: &OwnedFd, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    // Rounded up to whole milliseconds: waking early would spin.
+    let left = left.saturating_add(Duration::from_micros(999));
+    let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], limit) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -239,6 +290,22 @@ mod tests {
         let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         drop(worker);
         assert_eq!(monitor.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn other_side_that_reads_nothing_is_waited_for_as_long_as_was_said() {
+        let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
+        let send = |limit| monitor.send_within(limit, &Answer::Locked, None);
+        let full = std::iter::repeat_with(|| send(Duration::ZERO)).find_map(Result::err);
+        assert_eq!(full.unwrap().kind(), io::ErrorKind::TimedOut);
+        let limit = Duration::from_millis(20);
+        let asked = Instant::now();
+        assert_eq!(send(limit).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(asked.elapsed() >= limit);
+        let reader = std::thread::spawn(move || while worker.receive().is_ok() {});
+        send(Duration::from_secs(600)).unwrap();
+        drop(monitor);
+        reader.join().unwrap();
     }
 
     #[test]

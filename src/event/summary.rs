@@ -114,7 +114,9 @@ impl Default for Summary {
 impl Summary {
     /// Adds to [`Summary::lock_wait`].
     pub fn add_lock_wait(&mut self, wait: Duration) {
-        *self.lock_wait.get_or_insert_default() += wait;
+        // One of them may be a helper's to say.
+        let all = self.lock_wait.get_or_insert_default();
+        *all = all.saturating_add(wait);
     }
 
     /// The line of the journal.
@@ -208,6 +210,14 @@ mod tests {
             line(Conclusion::Disconnected, Some((1, 2))),
             "Premature disconnect, 1 (10) deleted, 2 (20) left; alice from this host, 1 (10) retrieved"
         );
+    }
+
+    #[test]
+    fn waits_of_any_length_can_be_added() {
+        let mut summary = Summary::default();
+        summary.add_lock_wait(Duration::from_secs(1));
+        summary.add_lock_wait(Duration::MAX);
+        assert_eq!(summary.lock_wait, Some(Duration::MAX));
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl fmt::Display for Text<'_> {
             Event::SettingsRefused(error) => write!(f, "Settings refused: {error}"),
             Event::ServerFailure(why) => write!(f, "Server failure: {why}"),
             Event::Listening(address) => write!(f, "Listening on {address}"),
+            Event::NotListening(address) => write!(
+                f,
+                "Not listening on {address}, another program has it: stop that one and reload this \
+                 one, or leave the address to it by listen-tls = [] in /etc/popa3d.toml"
+            ),
             Event::ListenerStopped => f.write_str("Stopped listening"),
             Event::ConnectionRefused(why, 0) => write!(f, "{client}: {why}"),
             Event::ConnectionRefused(why, unlogged) => {

@@ -49,6 +49,21 @@ pub fn notes() -> Option<&'static File> {
     NOTES.get().map(|(notes, _)| notes)
 }
 
+/// Takes the effect of `signal` on this process away, and on those that it forks, but not on programs that they
+/// run: those would be left without one that is ignored (SIG_IGN).
+///
+/// # Errors
+///
+/// sigaction(2)'s.
+pub fn disregard(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: `nothing` does nothing, which signal-safety(7) allows.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
+extern "C" fn nothing(_: libc::c_int) {}
+
 extern "C" fn note(number: libc::c_int) {
     let errno = Errno::last_raw();
     if getpid().as_raw() == OWNER.load(Ordering::Relaxed) {
@@ -66,11 +81,24 @@ extern "C" fn note(number: libc::c_int) {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
 
     use nix::sys::wait::{WaitStatus, waitpid};
 
     use super::*;
     use crate::ffi::process::fork;
+
+    #[test]
+    fn disregarded_signal_ends_nobody_but_programs_that_are_run() {
+        let child = fork(|| {
+            disregard(Signal::SIGUSR1).unwrap();
+            raise(Signal::SIGUSR1).unwrap();
+            let status = std::process::Command::new("sh").args(["-c", "kill -USR1 $$"]).status();
+            let ended_by = status.unwrap().signal();
+            i32::from(ended_by != Some(Signal::SIGUSR1 as i32))
+        });
+        assert!(matches!(waitpid(child.unwrap(), None), Ok(WaitStatus::Exited(_, 0))));
+    }
 
     #[test]
     fn first_signal_is_noted_the_second_one_ends_the_process_and_a_child_ends_by_the_first() {

@@ -103,6 +103,9 @@ fn listen(
             return Ok(present);
         }
     };
+    for address in change.taken() {
+        Log::default().log(&Event::NotListening(address));
+    }
     let sockets = change.carry_through(present);
     if sockets.is_empty() { Err(Failure::Mistake(NOWHERE.to_owned())) } else { Ok(sockets) }
 }

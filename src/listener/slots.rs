@@ -15,6 +15,10 @@ use crate::source::Source;
 /// a flood comes from many sources.
 const TIME_TO_LOG_IN: Duration = Duration::from_secs(3);
 
+/// So many sessions that were told to end, and have not yet, may be above the limit of all: they have a
+/// last line to send. Less than the descriptors that the listener has to spare.
+const MAKING_ROOM: usize = 32;
+
 /// How many sessions there may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -42,7 +46,7 @@ impl From<&Settings> for Limits {
 /// Why there cannot be one more session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All slots are taken.
+    /// All slots are taken, and nobody can be made to go.
     Sessions,
     /// The source has all that it may have.
     Source,
@@ -156,18 +160,22 @@ impl Slots {
     /// Whether a client from `source` may have one more session.
     pub(super) fn admit(&mut self, source: Option<Source>, now: Duration) -> Admission {
         self.forget_ended(now);
-        if self.live.len() >= self.limits.sessions {
+        if self.live.len() >= self.limits.sessions + MAKING_ROOM {
             return Admission::Refused(Full::Sessions);
         }
         if let Err(full) = self.source_has_room(source) {
             return Admission::Refused(full);
         }
-        if self.unauthenticated < self.limits.unauthenticated {
+        let full = if self.live.len() >= self.limits.sessions {
+            Full::Sessions
+        } else if self.unauthenticated >= self.limits.unauthenticated {
+            Full::Unauthenticated
+        } else {
             return Admission::Free;
-        }
+        };
         match self.dispensable(source, now) {
             Some(pid) => Admission::InPlaceOf(pid),
-            None => Admission::Refused(Full::Unauthenticated),
+            None => Admission::Refused(full),
         }
     }
 

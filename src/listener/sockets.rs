@@ -205,6 +205,8 @@ pub(super) struct Change {
     wanted: Vec<(SocketAddr, Port)>,
     /// Those of them that were not there.
     made: Vec<Listening>,
+    /// Those of them that another program has, and that are done without.
+    taken: Vec<Unlistenable>,
     /// Whether those that are not wanted have stopped to listen, to make room.
     is_silenced: bool,
 }
@@ -212,6 +214,9 @@ pub(super) struct Change {
 impl Change {
     /// Makes the sockets that `settings` want and `present` does not have. Where a socket unit made
     /// some, those are all there are.
+    ///
+    /// Without one for TLS that another program has (stunnel, it may be) the others are used all the
+    /// same: nobody is to lose port 110 for it. Only that is no reason to close one for TLS that is there.
     ///
     /// # Errors
     ///
@@ -221,7 +226,8 @@ impl Change {
         has_certificate: bool,
         present: &[Listening],
     ) -> Result<Self, Unlistenable> {
-        let mut change = Self { wanted: Vec::new(), made: Vec::new(), is_silenced: false };
+        let mut change =
+            Self { wanted: Vec::new(), made: Vec::new(), taken: Vec::new(), is_silenced: false };
         if present.iter().any(|listening| listening.is_of_a_unit) {
             return Ok(change);
         }
@@ -239,24 +245,41 @@ impl Change {
             .collect();
         for (address, port) in missing {
             let mut made = Listening::new(address, port);
-            let is_taken = |made: &io::Result<Listening>| {
-                made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-            };
-            if is_taken(&made) && !change.is_silenced {
+            let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+            if made.as_ref().is_err_and(is_taken) && !change.is_silenced {
                 // By one of those that nobody wants any more, it may be.
                 change.is_silenced = true;
                 change.unwanted(present).for_each(Listening::fall_silent);
                 made = Listening::new(address, port);
             }
+            let failed = |source| Unlistenable { address: address.to_string(), source };
             match made {
                 Ok(made) => change.made.push(made),
+                Err(source)
+                    if is_taken(&source)
+                        && port == Port::Pop3s
+                        && change.unwanted(present).all(|listening| listening.port != port) =>
+                {
+                    change.taken.push(failed(source));
+                }
                 Err(source) => {
                     change.undo(present);
-                    return Err(Unlistenable { address: address.to_string(), source });
+                    return Err(failed(source));
                 }
             }
         }
+        if change.sockets(present).next().is_none() {
+            if let Some(taken) = change.taken.pop() {
+                change.undo(present);
+                return Err(taken);
+            }
+        }
         Ok(change)
+    }
+
+    /// The addresses that are wanted and that another program has.
+    pub(super) fn taken(&self) -> impl Iterator<Item = &str> {
+        self.taken.iter().map(|taken| taken.address.as_str())
     }
 
     /// All stays as it was before.

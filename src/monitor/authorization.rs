@@ -42,7 +42,7 @@ impl Session<'_> {
             }
             Err(refusal) => refusal,
         };
-        self.worker.channel.send(&Answer::Refused(refusal), None)?;
+        self.worker.answer(&Answer::Refused(refusal), None)?;
         Ok(Phase::AwaitingLogin)
     }
 
@@ -137,7 +137,7 @@ impl Session<'_> {
         }
     }
 
-    fn wait_until(&self, end: Instant) -> Result<(), Broken> {
+    pub(super) fn wait_until(&self, end: Instant) -> Result<(), Broken> {
         wait_until(end, self.worker.channel.as_fd(), self.stop.as_ref())
     }
 
@@ -178,7 +178,7 @@ fn wait_until(
                 return Err(Broken::Stopped);
             }
             Ok(_) => return Err(Broken::ChannelEnded),
-            Err(error) => return Err(io::Error::from(error).into()),
+            Err(error) => return Err(Broken::host("waiting for a point in time", error)),
         }
     }
 }

@@ -32,13 +32,13 @@ impl Unnamed {
 impl Session<'_> {
     /// So many messages are gone; what comes next.
     pub(super) fn expect_names(&mut self, removed: u32) -> Phase {
-        self.unnamed = Unnamed(if self.settings.log_expunged { removed } else { 0 });
-        self.unnamed.phase()
+        self.update.unnamed = Unnamed(if self.settings.log_expunged { removed } else { 0 });
+        self.update.unnamed.phase()
     }
 
     /// The worker says which they were.
     pub(super) fn expunged(&mut self, messages: &[Expunged]) -> Result<Phase, Broken> {
-        self.unnamed.take(messages.len())?;
+        self.update.unnamed.take(messages.len())?;
         for message in messages {
             let message_id = message.message_id.as_ref();
             let message_id = message_id.map(|id| printable_up_to(MAX_MESSAGE_ID, id));
@@ -48,7 +48,7 @@ impl Session<'_> {
                 octets: message.octets,
             });
         }
-        Ok(self.unnamed.phase())
+        Ok(self.update.unnamed.phase())
     }
 }
 

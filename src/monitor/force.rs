@@ -1,15 +1,47 @@
 //! Ending a process that does not end by itself.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, geteuid, seteuid};
+
+/// Between looks at a process that is about to end: it usually does at once.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits up to `patience` for the end of the child `pid`, which runs as `uid`, and ends it then; how it
+/// ended by itself, if it did.
+///
+/// # Errors
+///
+/// waitpid(2)'s: it is no child.
+pub(super) fn await_end(pid: Pid, uid: Uid, patience: Duration) -> nix::Result<Option<WaitStatus>> {
+    let deadline = Instant::now() + patience;
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() < deadline => {}
+            Ok(WaitStatus::StillAlive) => {
+                end(pid, uid);
+                return Ok(None);
+            }
+            Ok(status) => return Ok(Some(status)),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
 
 /// Ends the child `pid`, which runs as `uid`, whatever it does or was stopped by.
 ///
 /// Without CAP_KILL it takes that user's id to signal it, and the kernel does not do it at the end of
 /// this process either (PR_SET_PDEATHSIG). The real and the saved id stay, so that the user cannot
 /// signal this process meanwhile.
-pub(super) fn end(pid: Pid, uid: Uid) {
+fn end(pid: Pid, uid: Uid) {
     let own = geteuid();
     if seteuid(uid).is_err() {
         return;
@@ -40,7 +72,7 @@ mod tests {
         });
         let pid = pid.unwrap();
         kill(pid, Signal::SIGSTOP).unwrap();
-        end(pid, geteuid());
+        assert_eq!(await_end(pid, geteuid(), Duration::from_millis(1)), Ok(None));
         assert_eq!(kill(pid, None), Err(nix::Error::ESRCH));
     }
 }

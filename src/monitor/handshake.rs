@@ -14,12 +14,14 @@ impl Session<'_> {
         if self.log.encryption.is_some() {
             return Err(Broken::Worker("a second TLS handshake".to_owned()));
         }
-        let material = self.keys.material(self.settings, self.log)?;
+        let material = self.keys.material(self.settings, self.log);
+        let material =
+            material.map_err(|error| Broken::host("certificates for a worker", error))?;
         let (answer, phase) = match material {
             Some(_) => (Answer::TlsMaterial, Phase::Handshaking),
             None => (Answer::NoCertificate, Phase::AwaitingLogin),
         };
-        self.worker.channel.send(&answer, material.as_ref().map(AsFd::as_fd))?;
+        self.worker.answer(&answer, material.as_ref().map(AsFd::as_fd))?;
         Ok(phase)
     }
 
@@ -30,17 +32,17 @@ impl Session<'_> {
         input: &[u8],
     ) -> Result<(), Broken> {
         let signature = self.keys.sign(certificate, scheme, input)?;
-        Ok(self.worker.channel.send(&Answer::Signature(signature), None)?)
+        Ok(self.worker.answer(&Answer::Signature(signature), None)?)
     }
 
     pub(super) fn seal_ticket(&mut self, state: &Secret) -> Result<(), Broken> {
         let ticket = self.keys.seal(state, self.log)?;
-        Ok(self.worker.channel.send(&Answer::SealedTicket(ticket), None)?)
+        Ok(self.worker.answer(&Answer::SealedTicket(ticket), None)?)
     }
 
     pub(super) fn open_ticket(&mut self, ticket: &[u8]) -> Result<(), Broken> {
         let state = self.keys.open(ticket, self.log)?;
-        Ok(self.worker.channel.send(&Answer::OpenedTicket(state), None)?)
+        Ok(self.worker.answer(&Answer::OpenedTicket(state), None)?)
     }
 
     /// The handshake is over: nothing is signed any more.
@@ -64,52 +66,30 @@ impl From<Forbidden> for Broken {
 mod tests {
     use rustls::SignatureScheme;
 
-    use crate::channel::pair;
     use crate::channel::{Answer, Encryption, Ending, Method, Request, Secret, ToMonitor, Totals};
-    use crate::event::Session as Log;
-    use crate::ffi::process::fork;
-    use crate::monitor::prepared::Prepared;
-    use crate::monitor::progress::Progress;
-    use crate::monitor::session;
-    use crate::monitor::starter::Starter;
+    use crate::event::{Conclusion, Session as Log};
+    use crate::monitor::fake_worker::{self, misbehaviour, say};
+    use crate::monitor::session::Failure;
     use crate::monitor::tls::certificates::tests::Files;
-    use crate::monitor::worker_process::WorkerProcess;
     use crate::settings::{PlaintextLogin, Settings};
 
-    /// How the monitor ends a session whose worker does this; the worker returns 0 if it got what
-    /// it wanted.
-    fn outcome(worker: impl FnOnce(ToMonitor) -> i32) -> Result<(), String> {
+    /// How the monitor ends a session whose worker does this.
+    fn outcome(worker: impl FnOnce(&ToMonitor) -> bool) -> Result<Conclusion, Failure> {
         let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
         let settings = Settings {
             certificates: Some(vec![files.files.clone()]),
             plaintext_login: PlaintextLogin::Never,
             ..Settings::default()
         };
-        let (ours, theirs) = pair().unwrap();
-        let ours_in_child = &ours;
-        let pid = fork(|| {
-            let _ = nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(
-                ours_in_child,
-            )));
-            worker(theirs)
-        });
-        let worker = WorkerProcess::of(pid.unwrap(), ours);
-        let prepared = &mut Prepared::default();
-        let progress = Progress::new(Starter::SuperServer, None);
-        session::run(worker, &settings, progress, prepared, &mut Log::default()).map(drop)
+        fake_worker::session(Log::default(), &settings, worker).1
     }
 
     fn refused(worker: impl FnOnce(&ToMonitor)) -> String {
-        outcome(|monitor| {
-            worker(&monitor);
+        misbehaviour(outcome(|monitor| {
+            worker(monitor);
             // Whatever the answer would be, there must be none.
-            i32::from(monitor.receive().is_ok())
-        })
-        .unwrap_err()
-    }
-
-    fn say(monitor: &ToMonitor, request: &Request) {
-        let _ = monitor.send(request, None);
+            monitor.receive().is_err()
+        }))
     }
 
     fn begin(monitor: &ToMonitor) {
@@ -138,14 +118,14 @@ mod tests {
     #[test]
     fn part_of_a_handshake_is_signed() {
         let end = outcome(|monitor| {
-            begin(&monitor);
-            say(&monitor, &sign(&to_be_signed()));
+            begin(monitor);
+            say(monitor, &sign(&to_be_signed()));
             let signed = matches!(monitor.receive(), Ok((Answer::Signature(_), None)));
-            say(&monitor, &encrypted());
-            say(&monitor, &Request::End { ending: Ending::Quit, retrieved: Totals::default() });
-            i32::from(!signed)
+            say(monitor, &encrypted());
+            say(monitor, &Request::End { ending: Ending::Quit, retrieved: Totals::default() });
+            signed
         });
-        assert_eq!(end, Ok(()));
+        assert_eq!(end, Ok(Conclusion::NoLoginAttempt));
     }
 
     #[test]

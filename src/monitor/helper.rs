@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid};
 
 use super::account::Account;
@@ -24,9 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The same when an interrupted update has to be finished first. A user can stop the process that
 /// works as him, but not those of others who wait behind him.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(300);
-
-/// Between looks at a helper that is about to end.
-const PAUSE: Duration = Duration::from_micros(100);
 
 /// What a helper has to know to open the mailbox of `account`, and to finish what `record` says.
 pub(super) fn task(
@@ -56,7 +52,7 @@ pub(super) fn task(
 pub(super) struct Helper {
     pid: Pid,
     uid: Uid,
-    /// `None` while being dropped: the helper ends when its channel does.
+    /// `None` when it is no use any more: the helper ends when its channel does.
     channel: Option<ToHelper>,
 }
 
@@ -114,13 +110,14 @@ impl Helper {
         })
     }
 
-    /// Tells the helper what to do, without waiting for it.
+    /// Tells the helper what to do, without waiting for it to be done.
     ///
     /// # Errors
     ///
-    /// It died.
+    /// It died, or its user stopped it. It has heard no order then that would change the mailbox, and
+    /// hears none any more.
     pub(super) fn order(&mut self, order: &Order) -> io::Result<()> {
-        self.channel_mut()?.send(order, None)
+        self.tell(order, None)
     }
 
     /// Has what was named removed, by an empty redo record, and kept in an empty file if there is one.
@@ -134,8 +131,7 @@ impl Helper {
         kept: Option<&File>,
     ) -> Result<(), (String, Outcome)> {
         if let Some(kept) = kept {
-            let sent = self.channel_mut().and_then(|to| to.send(&Order::Keep, Some(kept.as_fd())));
-            sent.map_err(|error| (error.to_string(), Outcome::Untouched))?;
+            self.tell(&Order::Keep, Some(kept.as_fd())).map_err(untold)?;
         }
         self.change(&Order::Commit, record)
     }
@@ -150,10 +146,9 @@ impl Helper {
     }
 
     fn change(mut self, order: &Order, record: &File) -> Result<(), (String, Outcome)> {
+        self.tell(order, Some(record.as_fd())).map_err(untold)?;
         // Once it has the record nobody but the record knows how far it came.
         let died = |error: io::Error| (error.to_string(), Outcome::Unfinished);
-        let channel = self.channel_mut().map_err(died)?;
-        channel.send(order, Some(record.as_fd())).map_err(died)?;
         // However long it takes, it is worth waiting for.
         match self.report(None).map_err(died)? {
             (Report::Done, None) => Ok(()),
@@ -184,8 +179,18 @@ impl Helper {
         }
     }
 
+    fn tell(&mut self, order: &Order, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let channel = self.channel.as_ref().ok_or_else(gone)?;
+        let told = channel.send_within(PATIENCE, order, descriptor);
+        if told.is_err() {
+            // It is not to go on without having heard one of its orders.
+            self.channel = None;
+        }
+        told
+    }
+
     fn report(&mut self, limit: Option<Duration>) -> io::Result<(Report, Option<OwnedFd>)> {
-        let channel = self.channel_mut()?;
+        let channel = self.channel.as_ref().ok_or_else(gone)?;
         let limit = limit.map_or(PollTimeout::NONE, |limit| {
             PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
         });
@@ -200,24 +205,14 @@ impl Helper {
         }
         channel.receive()
     }
-
-    fn channel_mut(&mut self) -> io::Result<&mut ToHelper> {
-        self.channel.as_mut().ok_or_else(unexpected)
-    }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
         self.channel = None;
         // Without its channel it ends at once, unless its user stopped it.
-        let deadline = Instant::now() + PATIENCE;
-        while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
-            if Instant::now() >= deadline {
-                // It would keep the mailbox locked, and with others of its kind use up the processes.
-                return force::end(self.pid, self.uid);
-            }
-            std::thread::sleep(PAUSE);
-        }
+        // Then it would keep the mailbox locked, and with others of its kind use up the processes.
+        let _ = force::await_end(self.pid, self.uid, PATIENCE);
     }
 }
 
@@ -226,6 +221,34 @@ fn one_line(text: &str) -> String {
     printable_up_to(300, text.as_bytes())
 }
 
+/// What is wrong with a helper that did not even get an order to change the mailbox.
+fn untold(error: io::Error) -> (String, Outcome) {
+    (format!("as-user helper: {error}"), Outcome::Untouched)
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "it died, or its user stopped it")
+}
+
 fn unexpected() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the as-user helper gave no proper answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::process::fork;
+
+    #[test]
+    fn helper_that_missed_an_order_leaves_the_mailbox_untouched() {
+        let (ours, theirs) = pair().unwrap();
+        drop(theirs);
+        let pid = fork(|| 0).unwrap();
+        let mut helper = Helper { pid, uid: Uid::current(), channel: Some(ours) };
+        assert!(helper.order(&Order::Delete(Vec::new())).is_err());
+        let record = File::open("/dev/null").unwrap();
+        let (reason, outcome) = helper.commit(&record, None).unwrap_err();
+        assert_eq!(outcome, Outcome::Untouched);
+        assert_eq!(reason, "as-user helper: it died, or its user stopped it");
+    }
 }

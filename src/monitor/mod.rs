@@ -2,13 +2,15 @@
 //!
 //! It never parses what a client or a message wrote: it gets typed requests, checks each against
 //! the phase of the session (`permission`), runs PAM, and lets an as-user helper touch the
-//! mailbox. It is the only process that writes to the journal.
+//! mailbox. It is the only process of a session that writes to the journal.
 
 mod account;
 mod authorization;
 mod connection;
 mod expiry;
 mod expunged;
+#[cfg(test)]
+mod fake_worker;
 mod force;
 mod handshake;
 mod helper;
@@ -34,6 +36,7 @@ mod starter;
 mod stop_signal;
 mod tls;
 mod undelete;
+mod update;
 mod watchdog;
 mod worker_process;
 
@@ -76,7 +79,7 @@ pub fn serve(connection: Connection, config: &Place) -> ExitCode {
     use_one_heap();
     // From the first line in the journal on, they have to wait for the last one; so they do in what the
     // listener forks.
-    let _held = StopSignal::hold();
+    let _held = StopSignal::hold(Starter::SuperServer);
     let client = connection.client();
     let mut log = LogSession { id: random_number(), client, ..LogSession::default() };
     let settings = match Settings::load(config) {
@@ -139,9 +142,9 @@ fn serve_with(
             conclude(log, conclusion);
             true
         }
-        Err(reason) => {
-            log.log(&Event::WorkerFailed(&reason));
-            conclude(log, Conclusion::WorkerFailed);
+        Err(failure) => {
+            log.log(&failure.event());
+            conclude(log, failure.conclusion());
             false
         }
     }

@@ -28,11 +28,11 @@ impl Session<'_> {
         self.progress.note();
         // The proxy itself, which looks whether anybody is there, is no client.
         if named.is_some_and(|(address, _)| !self.progress.starter.has_room_for(address)) {
-            self.worker.channel.send(&Answer::NotAdmitted, None)?;
+            self.worker.answer(&Answer::NotAdmitted, None)?;
             return Ok(Phase::Finished);
         }
         let takes_passwords = self.takes_passwords();
-        self.worker.channel.send(&Answer::Admitted { takes_passwords }, None)?;
+        self.worker.answer(&Answer::Admitted { takes_passwords }, None)?;
         Ok(Phase::AwaitingLogin)
     }
 
@@ -51,15 +51,11 @@ impl Session<'_> {
 #[cfg(test)]
 mod tests {
     use crate::channel::{
-        Answer, Ending, Method, NameIn, ProxyTls, Request, Secret, ToMonitor, Totals, pair,
+        Answer, Ending, Method, NameIn, ProxyTls, Request, Secret, ToMonitor, Totals,
     };
-    use crate::event::Session as Log;
-    use crate::ffi::process::fork;
-    use crate::monitor::prepared::Prepared;
-    use crate::monitor::progress::Progress;
-    use crate::monitor::session;
-    use crate::monitor::starter::Starter;
-    use crate::monitor::worker_process::WorkerProcess;
+    use crate::event::{Conclusion, Session as Log};
+    use crate::monitor::fake_worker::{self, misbehaviour, say};
+    use crate::monitor::session::Failure;
     use crate::settings::{ClientCertificates, PlaintextLogin, Settings};
 
     fn peer(address: &str) -> Option<(std::net::IpAddr, u16)> {
@@ -70,31 +66,15 @@ mod tests {
         Settings { plaintext_login, certificates: Some(vec![]), ..Settings::default() }
     }
 
-    /// What the monitor knows of a session through this proxy, or without one, whose worker does
-    /// this; and how it ends the session. The worker says whether it got what it wanted.
+    /// A session through this proxy, or without one.
     fn session(
         proxy: Option<&str>,
         settings: &Settings,
         worker: impl FnOnce(&ToMonitor) -> bool,
-    ) -> (Log, Result<(), String>) {
+    ) -> (Log, Result<Conclusion, Failure>) {
         let proxy = proxy.and_then(peer);
         let client = if proxy.is_none() { peer("203.0.113.9") } else { None };
-        let mut log = Log { client, proxy, ..Log::default() };
-        let (ours, theirs) = pair().unwrap();
-        let ours_in_child = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&ours));
-        let pid = fork(|| {
-            let _ = nix::unistd::close(ours_in_child);
-            i32::from(!worker(&theirs))
-        });
-        let worker = WorkerProcess::of(pid.unwrap(), ours);
-        let prepared = &mut Prepared::default();
-        let progress = Progress::new(Starter::SuperServer, None);
-        let end = session::run(worker, settings, progress, prepared, &mut log);
-        (log, end.map(drop))
-    }
-
-    fn say(monitor: &ToMonitor, request: &Request) {
-        let _ = monitor.send(request, None);
+        fake_worker::session(Log { client, proxy, ..Log::default() }, settings, worker)
     }
 
     fn end(monitor: &ToMonitor) {
@@ -116,7 +96,7 @@ mod tests {
             // Whatever the answer would be, there must be none.
             monitor.receive().is_err()
         });
-        end.unwrap_err()
+        misbehaviour(end)
     }
 
     #[test]
@@ -133,7 +113,7 @@ mod tests {
                     end(monitor);
                     admitted
                 });
-            assert_eq!(outcome, Ok(()));
+            assert_eq!(outcome, Ok(Conclusion::NoLoginAttempt));
             assert_eq!((log.client, log.proxy), (peer(known), peer("10.0.0.1")));
             assert_eq!(log.client_text(), known);
         }
@@ -148,7 +128,7 @@ mod tests {
                 end(monitor);
                 admitted
             });
-        assert_eq!((log.client, outcome), (peer("10.0.0.1"), Ok(())));
+        assert_eq!((log.client, outcome), (peer("10.0.0.1"), Ok(Conclusion::NoLoginAttempt)));
     }
 
     #[test]
@@ -158,7 +138,7 @@ mod tests {
                 end(monitor);
                 true
             });
-        assert_eq!((log.client, outcome), (None, Ok(())));
+        assert_eq!((log.client, outcome), (None, Ok(Conclusion::NoLoginAttempt)));
         assert_eq!(log.client_text(), "a client of 10.0.0.1");
     }
 
@@ -182,7 +162,7 @@ mod tests {
                 end(monitor);
                 as_expected
             });
-            assert_eq!(outcome, Ok(()), "{setting:?} {proxy} {client:?}");
+            assert_eq!(outcome, Ok(Conclusion::NoLoginAttempt), "{setting:?} {proxy} {client:?}");
         }
     }
 
@@ -196,7 +176,7 @@ mod tests {
                 end(monitor);
                 admitted
             });
-        assert_eq!(outcome, Ok(()));
+        assert_eq!(outcome, Ok(Conclusion::NoLoginAttempt));
         assert!(log.is_encrypted());
         let ProxyTls { version, suite } = log.proxy_tls.unwrap();
         assert_eq!(version.as_deref(), Some("TLS\\nv"));
@@ -250,7 +230,7 @@ mod tests {
             say(monitor, &Request::LoginByCertificate { user: b"x".to_vec() });
             admitted && monitor.receive().is_err()
         });
-        let end = end.unwrap_err();
+        let end = misbehaviour(end);
         assert!(end.contains("settings do not allow"), "{end}");
     }
 

@@ -1,12 +1,12 @@
 //! One session, from the worker's first request to its last.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::expunged::Unnamed;
 use super::helper::Helper;
 use super::login_delay::LoginDelays;
 use super::maildrop::MailUser;
@@ -16,6 +16,7 @@ use super::privileges;
 use super::progress::Progress;
 use super::stop_signal::{self, StopSignal};
 use super::tls::Keys;
+use super::update::Update;
 use super::worker_process::WorkerProcess;
 use crate::channel::{Answer, Ending, MAX_REASON, Method, Request, Totals};
 use crate::event::{Conclusion, Event, Session as Log, printable_up_to};
@@ -26,22 +27,23 @@ use crate::settings::Settings;
 /// manager as much as a part of a login, and most sessions are over sooner.
 const SETTLED: u8 = 50;
 
-/// A worker that reads a mailbox, or says what to remove from it, for longer than this is not well,
-/// and others wait for the locks.
+/// A worker that reads a mailbox, or says what to remove from it or what was removed, for longer than
+/// this in all is not well, and others wait for the locks.
 const LONGEST_LOCK: Duration = Duration::from_secs(600);
 
 /// Serves the requests of `worker` until its session is over; says how it ended.
 ///
 /// # Errors
 ///
-/// Says what the worker did that it may not do, or how it died.
+/// Says what the worker did that it may not do, or how it died; or what is wrong with this host.
 pub(super) fn run(
     worker: WorkerProcess,
     settings: &Settings,
     progress: Progress<'_>,
     prepared: &mut Prepared,
     log: &mut Log,
-) -> Result<Conclusion, String> {
+) -> Result<Conclusion, Failure> {
+    let stop = StopSignal::hold(progress.starter);
     let mut session = Session {
         worker,
         settings,
@@ -52,12 +54,8 @@ pub(super) fn run(
         delays: LoginDelays::new(settings),
         user: None,
         helper: None,
-        ranges: 0,
-        update_began: None,
-        update_failed: false,
-        unnamed: Unnamed::default(),
-        doomed_octets: 0,
-        stop: StopSignal::hold(),
+        update: Update::default(),
+        stop,
         was_stopped: false,
         keys: Keys::default(),
         refused_plaintext: false,
@@ -71,6 +69,7 @@ pub(super) fn run(
         Ok(conclusion) => *conclusion,
         Err(Broken::Stopped) => Conclusion::Stopped,
         Err(Broken::ChannelEnded | Broken::Worker(_)) => Conclusion::WorkerFailed,
+        Err(Broken::Host(_)) => Conclusion::ServerFailure,
     };
     // Before the worker, which waits for its client to go.
     if let Some(user) = session.user.take() {
@@ -78,12 +77,40 @@ pub(super) fn run(
     }
     let reaped = session.worker.reap();
     match outcome {
-        Ok(conclusion) => reaped.map(|()| conclusion),
+        Ok(conclusion) => reaped.map(|()| conclusion).map_err(Failure::Worker),
         // It could not know, so it found its monitor gone.
         Err(Broken::Stopped) => Ok(Conclusion::Stopped),
         // A worker that was killed is seen first by its channel, which ends.
-        Err(Broken::ChannelEnded) => Err(reaped.err().unwrap_or_else(|| "ended early".to_owned())),
-        Err(Broken::Worker(what)) => Err(what),
+        Err(Broken::ChannelEnded) => {
+            Err(Failure::Worker(reaped.err().unwrap_or_else(|| "ended early".to_owned())))
+        }
+        Err(Broken::Worker(what)) => Err(Failure::Worker(what)),
+        Err(Broken::Host(what)) => Err(Failure::Host(what)),
+    }
+}
+
+/// Why a session ended that should have gone on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// What the worker did, or how it died.
+    Worker(String),
+    /// What is missing on this host.
+    Host(String),
+}
+
+impl Failure {
+    pub(super) fn event(&self) -> Event<'_> {
+        match self {
+            Self::Worker(what) => Event::WorkerFailed(what),
+            Self::Host(what) => Event::ServerFailure(what),
+        }
+    }
+
+    pub(super) fn conclusion(&self) -> Conclusion {
+        match self {
+            Self::Worker(_) => Conclusion::WorkerFailed,
+            Self::Host(_) => Conclusion::ServerFailure,
+        }
     }
 }
 
@@ -101,16 +128,7 @@ pub(super) struct Session<'a> {
     pub(super) user: Option<MailUser>,
     /// The helper that holds the mailbox's locks, in [`Phase::Scanning`] and [`Phase::Updating`].
     pub(super) helper: Option<Helper>,
-    /// How many ranges the worker named for UPDATE; a helper keeps them in memory.
-    pub(super) ranges: u64,
-    /// When UPDATE began, while it is under way.
-    pub(super) update_began: Option<Instant>,
-    /// Whether it removed nothing, and should have.
-    pub(super) update_failed: bool,
-    /// How many of the removed messages the worker has yet to name for the journal.
-    pub(super) unnamed: Unnamed,
-    /// Octets in these.
-    pub(super) doomed_octets: u64,
+    pub(super) update: Update,
     /// `None` where the kernel has no such thing, and while PAM is at work: then a signal ends the
     /// process at once.
     pub(super) stop: Option<StopSignal>,
@@ -130,8 +148,17 @@ pub(super) enum Broken {
     Stopped,
     /// The worker's end of the channel is closed.
     ChannelEnded,
-    /// The worker, or what it needs, is out of order.
+    /// The worker is out of order.
     Worker(String),
+    /// Something on this host is.
+    Host(String),
+}
+
+impl Broken {
+    /// What a system call says that needs nothing of the worker.
+    pub(super) fn host(what: &str, error: impl fmt::Display) -> Self {
+        Self::Host(format!("{what}: {error}"))
+    }
 }
 
 impl From<io::Error> for Broken {
@@ -149,13 +176,14 @@ impl From<io::Error> for Broken {
 impl Session<'_> {
     fn serve(&mut self) -> Result<Conclusion, Broken> {
         let mut phase = self.first_phase();
+        let mut began = Instant::now();
         loop {
-            self.await_request(phase)?;
+            self.await_request(phase, began)?;
             let (request, attached) = self.worker.channel.receive()?;
             if attached.is_some() || !allows(phase, &request) {
                 return Err(Broken::Worker(format!("a request that is not allowed in {phase:?}")));
             }
-            phase = match request {
+            let next = match request {
                 Request::NoLandlock => {
                     self.sandbox_reduced()?;
                     phase
@@ -167,7 +195,7 @@ impl Session<'_> {
                 }
                 Request::OffersTls => {
                     let offered = self.keys.are_there(self.settings, self.log);
-                    self.worker.channel.send(&Answer::OffersTls(offered), None)?;
+                    self.worker.answer(&Answer::OffersTls(offered), None)?;
                     phase
                 }
                 Request::BeginTls => self.begin_tls()?,
@@ -223,12 +251,15 @@ impl Session<'_> {
                     return Ok(self.conclude(ending, retrieved));
                 }
             };
+            if next != phase {
+                (phase, began) = (next, Instant::now());
+            }
         }
     }
 
-    /// Waits for the worker's next request, or a signal. The client has said QUIT when UPDATE is under
-    /// way: that is not interrupted.
-    fn await_request(&mut self, phase: Phase) -> Result<(), Broken> {
+    /// Waits for the worker's next request in a phase that began then, or a signal. The client has said
+    /// QUIT when UPDATE is under way: that is not interrupted.
+    fn await_request(&mut self, phase: Phase, began: Instant) -> Result<(), Broken> {
         let ends = !matches!(phase, Phase::Updating | Phase::Expunged);
         if self.was_stopped && ends {
             return Err(Broken::Stopped);
@@ -237,27 +268,16 @@ impl Session<'_> {
         let stop = self.stop.as_ref().filter(|_| ends);
         wanted.extend(stop.map(|stop| PollFd::new(stop.as_fd(), PollFlags::POLLIN)));
         loop {
-            let limit = match (self.progress.has_news(), &self.helper) {
-                (true, _) => SETTLED.into(),
-                (false, None) if ends => PollTimeout::NONE,
-                (false, _) => PollTimeout::try_from(LONGEST_LOCK).unwrap_or(PollTimeout::MAX),
-            };
+            let left = time_left(phase, began.elapsed())?;
+            let limit = if self.progress.has_news() { SETTLED.into() } else { left };
             match poll(&mut wanted, limit) {
-                Ok(0) if !self.progress.has_news() => {
-                    let what = if self.helper.is_some() {
-                        "keeps the mailbox locked too long"
-                    } else {
-                        "does not say what was removed"
-                    };
-                    return Err(Broken::Worker(what.to_owned()));
-                }
-                Ok(0) => {
+                Ok(0) if self.progress.has_news() => {
                     self.progress.show(self.log);
                     trim_memory();
                 }
+                Ok(0) | Err(nix::Error::EINTR) => {}
                 Ok(_) => break,
-                Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(error) => return Err(Broken::host("waiting for the worker", error)),
             }
         }
         let is_stopped = wanted.get(1).and_then(PollFd::any).unwrap_or(false);
@@ -290,7 +310,7 @@ impl Session<'_> {
 
     /// From here on they wait again.
     pub(super) fn hold_signals(&mut self) {
-        self.stop = StopSignal::hold();
+        self.stop = StopSignal::hold(self.progress.starter);
         self.was_stopped |= stop_signal::noted().is_some();
     }
 
@@ -302,7 +322,7 @@ impl Session<'_> {
         self.log.summary.maildrop = Some((Totals::default(), totals));
         self.progress.begin_transaction(totals.messages);
         if let Err(error) = privileges::shrink() {
-            return Err(Broken::Worker(format!("giving up capabilities: {error}")));
+            return Err(Broken::host("giving up capabilities", error));
         }
         Ok(Phase::MaildropOpen)
     }
@@ -321,7 +341,7 @@ impl Session<'_> {
             {
                 Conclusion::NoLoginAttempt
             }
-            Ending::Quit if self.update_failed => Conclusion::UpdateFailed,
+            Ending::Quit if self.update.failed => Conclusion::UpdateFailed,
             Ending::Quit => Conclusion::Quit,
             Ending::Disconnected => Conclusion::Disconnected,
             Ending::TimedOut => Conclusion::TimedOut,
@@ -334,4 +354,48 @@ impl Session<'_> {
 /// interesting part comes late.
 fn of_worker(reason: &str) -> String {
     printable_up_to(MAX_REASON, reason.as_bytes())
+}
+
+/// How long a worker may go on in a phase that has lasted for so long: keeping others from the mailbox,
+/// and signals waiting, however often it says something.
+fn time_left(phase: Phase, lasted: Duration) -> Result<PollTimeout, Broken> {
+    let too_long = match phase {
+        Phase::Scanning | Phase::Updating => "keeps the mailbox locked too long",
+        Phase::Expunged => "does not say what was removed",
+        Phase::AwaitingProxy
+        | Phase::AwaitingLogin
+        | Phase::Handshaking
+        | Phase::Finished
+        | Phase::MaildropOpen => return Ok(PollTimeout::NONE),
+    };
+    let left = LONGEST_LOCK.checked_sub(lasted).filter(|left| !left.is_zero());
+    let left = left.ok_or_else(|| Broken::Worker(too_long.to_owned()))?;
+    // Rounded up to whole milliseconds: waking early would spin.
+    let left = left.saturating_add(Duration::from_micros(999));
+    Ok(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::fake_worker;
+
+    #[test]
+    fn worker_that_reads_no_answers_is_not_waited_for() {
+        let (_, end) = fake_worker::session(Log::default(), &Settings::default(), |monitor| {
+            let mut requests = std::iter::repeat_with(|| monitor.send(&Request::OffersTls, None));
+            requests.find_map(Result::err).is_some()
+        });
+        assert_eq!(end, Err(Failure::Worker("it does not read its answers".to_owned())));
+    }
+
+    #[test]
+    fn time_with_the_mailbox_locked_is_limited_in_all() {
+        for phase in [Phase::Scanning, Phase::Updating, Phase::Expunged] {
+            let half = time_left(phase, LONGEST_LOCK / 2);
+            assert_eq!(half.ok().and_then(|left| left.as_millis()), Some(300_000));
+            assert!(matches!(time_left(phase, LONGEST_LOCK), Err(Broken::Worker(_))));
+        }
+        assert!(time_left(Phase::MaildropOpen, 9 * LONGEST_LOCK).is_ok_and(|left| left.is_none()));
+    }
 }

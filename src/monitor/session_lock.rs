@@ -1,5 +1,6 @@
 //! One session a maildrop at a time (RFC 1939 section 4).
 
+use std::convert::Infallible;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -41,7 +42,28 @@ impl SessionLock {
     ///
     /// The lock file cannot be made.
     pub(super) fn acquire(user: &str, id: u64, patience: Duration) -> io::Result<Acquired> {
-        Self::acquire_in(Path::new(DIRECTORY), user, id, patience)
+        let sleep = |pause| {
+            std::thread::sleep(pause);
+            Ok::<_, Infallible>(())
+        };
+        match Self::acquire_in(Path::new(DIRECTORY), user, id, patience, sleep)? {
+            Ok(acquired) => Ok(acquired),
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same, and meanwhile `wait` looks for what else may happen.
+    ///
+    /// # Errors
+    ///
+    /// The outer one: the lock file cannot be made. The inner one: that of `wait`.
+    pub(super) fn acquire_with<E>(
+        user: &str,
+        id: u64,
+        patience: Duration,
+        wait: impl FnMut(Duration) -> Result<(), E>,
+    ) -> io::Result<Result<Acquired, E>> {
+        Self::acquire_in(Path::new(DIRECTORY), user, id, patience, wait)
     }
 
     /// How long the session before held it; zero when there was none.
@@ -49,12 +71,13 @@ impl SessionLock {
         self.waited
     }
 
-    fn acquire_in(
+    fn acquire_in<E>(
         directory: &Path,
         user: &str,
         id: u64,
         patience: Duration,
-    ) -> io::Result<Acquired> {
+        mut wait: impl FnMut(Duration) -> Result<(), E>,
+    ) -> io::Result<Result<Acquired, E>> {
         let path = directory.join(user);
         let asked = Instant::now();
         let deadline = asked + patience;
@@ -65,7 +88,7 @@ impl SessionLock {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_current(&lock, &path) => {
                     sign(&lock, id);
-                    return Ok(Acquired::Lock(Self { path, lock, waited }));
+                    return Ok(Ok(Acquired::Lock(Self { path, lock, waited })));
                 }
                 // The session before removed it between our opening and locking it.
                 Ok(_) => continue,
@@ -76,10 +99,12 @@ impl SessionLock {
                 let mut holder = String::new();
                 // Who holds it is a help for the reader of the journal, no more.
                 let _ = file.take(MAX_SIGNATURE).read_to_string(&mut holder);
-                return Ok(Acquired::HeldBy(holder.trim().to_owned()));
+                return Ok(Ok(Acquired::HeldBy(holder.trim().to_owned())));
             }
             drop(file);
-            std::thread::sleep(pause);
+            if let Err(reason) = wait(pause) {
+                return Ok(Err(reason));
+            }
             waited = asked.elapsed();
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -135,14 +160,19 @@ mod tests {
     #[test]
     fn second_session_is_kept_out_until_the_first_one_ends() {
         let directory = std::env::temp_dir().join(format!("popa3d-lock-{}", std::process::id()));
-        let acquire =
-            |id| match SessionLock::acquire_in(&directory, "alice", id, Duration::ZERO).unwrap() {
-                Acquired::Lock(lock) => Ok(lock),
-                Acquired::HeldBy(holder) => Err(holder),
-            };
+        let acquire_within = |id, patience| {
+            SessionLock::acquire_in(&directory, "alice", id, patience, |_| Err("interrupted"))
+        };
+        let acquire = |id| match acquire_within(id, Duration::ZERO).unwrap() {
+            Ok(Acquired::Lock(lock)) => Ok(lock),
+            Ok(Acquired::HeldBy(holder)) => Err(holder),
+            Err(interrupted) => panic!("{interrupted}"),
+        };
         let first = acquire(1).unwrap();
         let holder = acquire(2).unwrap_err();
         assert!(holder.ends_with("POPA3D_SESSION=0000000000000001"), "{holder}");
+        let interrupted = acquire_within(2, Duration::from_secs(86_400)).unwrap();
+        assert_eq!(interrupted.err(), Some("interrupted"));
         drop(first);
         let again = acquire(3).unwrap();
         assert!(acquire(4).is_err());

@@ -2,18 +2,18 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, Uid, getpid};
 
 use super::connection::Connection;
 use super::force;
 use super::prepared::Prepared;
-use crate::channel::{ToWorker, pair};
+use crate::channel::{Answer, ToWorker, pair};
 use crate::ffi::process::fork_without_modules;
 use crate::mbox::Limits;
 use crate::settings::Settings;
@@ -25,9 +25,6 @@ pub const EMPTY_ROOT: &str = "/usr/lib/popa3d/empty";
 /// How long an ending worker may take to send its last replies and to see its client go: a little
 /// longer than it takes at most (`worker::client`).
 const PATIENCE: Duration = Duration::from_secs(40);
-
-/// It usually ends at once.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// A worker that has not been seen ending.
 #[derive(Debug)]
@@ -64,25 +61,34 @@ impl WorkerProcess {
         Self { pid, uid: nix::unistd::geteuid(), channel }
     }
 
+    /// Answers a request, without waiting: no request has more than two answers, and for those there is
+    /// room unless the worker does not read them.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or is gone.
+    pub(super) fn answer(
+        &self,
+        answer: &Answer,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        self.channel.send_within(Duration::ZERO, answer, descriptor).map_err(|error| {
+            if error.kind() == io::ErrorKind::TimedOut {
+                io::Error::new(io::ErrorKind::TimedOut, "it does not read its answers")
+            } else {
+                error
+            }
+        })
+    }
+
     /// Waits for the end of the process; says what was wrong with it, if anything was.
     pub(super) fn reap(self) -> Result<(), String> {
         // From here on its requests find nobody, and the end of its channel is the end of it.
         let _ = shutdown(self.channel.as_fd().as_raw_fd(), Shutdown::Both);
-        let deadline = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_micros(50);
-        loop {
-            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) if Instant::now() < deadline => {}
-                Ok(WaitStatus::StillAlive) => {
-                    force::end(self.pid, self.uid);
-                    return Err("does not end".to_owned());
-                }
-                Ok(status) => return judge(status),
-                Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        match force::await_end(self.pid, self.uid, PATIENCE) {
+            Ok(Some(status)) => judge(status),
+            Ok(None) => Err("does not end".to_owned()),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import pathlib
 import signal
 
 from .case import PASSWORD, HostCase, Session
@@ -167,6 +168,20 @@ class Endings:
         os.kill(self.monitor(), signal.SIGTERM)
         self.summary("stopped", "Session ended by a signal; ")
 
+    def test_signal_while_another_session_of_the_user_is_waited_for(self):
+        self.settings('session-wait = "1h"\n')
+        user = self.account(messages(1))
+        first = self.login(user, source="127.0.3.1")
+        session = self.session()
+        session.ok(f"USER {user}")
+        session.send(f"PASS {PASSWORD}\r\n".encode())
+        self.until(lambda: "login-passed" in self.events(), "the login that waits")
+        root = [process for process in self.processes() if owner(process) == 0]
+        os.kill(max(root), signal.SIGTERM)
+        self.assertRegex(session.line(), rb"^-ERR \[SYS/TEMP\]")
+        first.quit()
+        self.summary("stopped", "Session ended by a signal; ")
+
     def test_signal_when_pam_hangs_after_a_quit_that_removed_something(self):
         self.pam(STANDARD + "session optional pam_exec.so type=close_session /bin/sleep 3600\n")
         session = self.session(self.account(messages(2)))
@@ -192,6 +207,32 @@ class Endings:
                            DELETED_MESSAGES="0", RETRIEVED_MESSAGES=None)
         self.assertEqual(self.events()[-2:], ["worker-failed", "session-ended"])
         session.close()
+
+    def test_update_whose_helper_is_killed_before_it_has_all_of_its_orders(self):
+        user = self.account(messages(2))
+        session = self.session(user)
+        session.ok("DELE 1")
+        worker, number = self.worker(), int(self.host.run("id", "-u", user).output)
+        before = self.host.mailbox(user).read_bytes()
+        with open(self.host.mailbox(user), "rb+") as mailbox:
+            lock(mailbox)
+            session.send(b"QUIT\r\n")
+            find = lambda: [process for process in self.processes() if owner(process) == number]
+            (helper,) = self.until(find, "the helper")
+            os.kill(worker, signal.SIGSTOP)
+        # With both locks it waits for orders.
+        self.until(lambda: self.host.path(f"/var/mail/{user}.lock").exists() and state(helper) == "S", "the locks")
+        os.kill(helper, signal.SIGKILL)
+        self.until(lambda: state(helper) == "Z", "its end")
+        os.kill(worker, signal.SIGCONT)
+        self.assertRegex(session.line(), rb"^-ERR \[SYS/TEMP\]")
+        session.close()
+        self.summary("update-failed", "0 (0) deleted, 2 (")
+        (failed,) = self.journal(POPA3D_CLIENT=Endings.source, POPA3D_EVENT="update-failed")
+        self.assertTrue(failed["MESSAGE"].startswith(f"Failed to update /var/mail/{user}: as-user helper: "), failed["MESSAGE"])
+        self.assertEqual(self.host.mailbox(user).read_bytes(), before)
+        # What it left is known for that of a process that is gone.
+        self.login(user).quit()
 
     def test_update_that_cannot_have_the_lock(self):
         self.settings('lock-timeout = "1s"\n')
@@ -262,3 +303,8 @@ class StandingAlone(Endings, Standalone):
         session.quit()
         self.summary("no-login-attempt", "Didn't attempt")
         self.assertEqual(sorted(self.events()), ["connection-refused", "session-ended", "session-started"])
+
+
+def state(process):
+    """What it does (proc_pid_stat(5)): S when it waits for something, Z when it has ended."""
+    return pathlib.Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]

@@ -225,6 +225,25 @@ class Grounds(Standalone):
         before.quit()
         self.assertEqual(parent(process), self.host.leader)
 
+    def test_a_signal_to_reload_that_is_sent_to_all_processes_ends_no_session(self):
+        user = self.account(messages(1))
+        self.pam("auth optional pam_exec.so /bin/sleep 3\n@include common-auth\n@include common-account\n"
+                 "@include common-session-noninteractive\n")
+        self.host.run("popa3d", "-D", "--config", self.settings_file)
+        self._started()
+        waiting, session = self._connect(), self._connect()
+        session.ok(f"USER {user}")
+        session.send(f"PASS {PASSWORD}\r\n".encode())
+        self.until(lambda: self.host.run("pgrep", "-x", "sleep", check=False).output, "PAM to be at work")
+        self.host.write(self.settings_file, f'listen = ["127.0.0.1:{PORT + 1}"]\nlisten-tls = []\n')
+        self.host.run("pkill", "-HUP", "-x", "popa3d")
+        self.until(lambda: self._listens(PORT + 1), "the new port")
+        self.assertRegex(session.line(), rb"^\+OK")
+        self.host.run("pkill", "-HUP", "-x", "popa3d")
+        session.multi("RETR 1")
+        for other in (waiting, session):
+            other.quit()
+
     def test_sigterm_ends_it_in_the_background(self):
         self.host.run("popa3d", "-D", "--config", self.settings_file)
         process, session = self._started(), self._connect()

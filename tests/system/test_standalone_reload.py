@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import time
 
 from .case import PASSWORD
 from .mail import mbox, messages
@@ -178,6 +179,29 @@ class Addresses(Standalone):
         self.arrive(2110, target="127.0.0.2")
         self.assert_refused(110, target="::1")
         self.assert_refused(995)
+
+
+    def test_a_port_for_tls_of_another_program_costs_no_other_and_is_had_when_that_is_gone(self):
+        self.host.run("systemctl", "stop", UNIT)
+        self.addCleanup(self.host.run, "systemctl", "start", UNIT)
+        self.assert_refused(995)
+        self.host.run("systemd-run", "--quiet", "--collect", "--unit=other", "systemd-socket-activate", "-l", "995", "cat")
+        self.addCleanup(self.host.run, "systemctl", "stop", "other.service", check=False)
+        self.until(lambda: re.search(":03E3 0{32}:", self.host.run("cat", "/proc/net/tcp6").output), "the port")
+        self.host.run("systemctl", "start", UNIT)
+        for _ in range(2):
+            self.connect().quit()
+            self.assertEqual(len(self.messages(POPA3D_EVENT="listening")), 1)
+            self.assert_said("Not listening on [::]:995, another program has it: ", POPA3D_EVENT="not-listening")
+            self.began = time.time()
+            self.reload()
+        doctor = self.host.run("popa3d", "--check-config", check=False).output
+        self.assertRegex(doctor, r"(?m)^warning: popa3d\.service runs without port 995; port 995 is held by systemd-socket- "
+                                 r"\(process \d+, other\.service\); run: systemctl disable --now other\.service && ")
+        self.host.run("systemctl", "stop", "other.service")
+        self.reload()
+        self.host.run("curl", "-sSk", "-u", f"{self.account()}:{PASSWORD}", "pop3s://localhost/")
+        self.assertNotIn("without port 995", self.host.run("popa3d", "--check-config", check=False).output)
 
 
 class Certificates(Standalone, TlsCase):

@@ -23,7 +23,9 @@ pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Fi
         Some(units) => {
             let mut findings =
                 judge(units, wanted.as_deref().unwrap_or(&usual_addresses()), &others);
-            findings.extend(missing(units, &wanted.unwrap_or_default(), &others.holders));
+            let wanted = wanted.unwrap_or_default();
+            findings.extend(missing(units, &wanted, &others.holders));
+            findings.extend(taken(units, &wanted, &others.holders));
             findings
         }
         None => vec![without_units(&others)],
@@ -258,12 +260,35 @@ fn doubt(holder: &Holder) -> &'static str {
     if starts_others { "unless that starts popa3d: " } else { "" }
 }
 
+/// Whether the listener is up, and listens itself.
+fn has_own_ports(units: &Units) -> bool {
+    units.triggers.is_empty() && units.listener.get("ActiveState") == "active"
+}
+
+/// The listener is up, and an address that it should have is another program's.
+fn taken(units: &Units, wanted: &[SocketAddr], holders: &[Holder]) -> Option<Finding> {
+    let is_own = |holder: &Holder| {
+        holder.unit.as_deref() == Some(LISTENER) || is_kept_for(&units.listener, holder)
+    };
+    let taken = wanted.iter().find_map(|address| {
+        let mut there = holders.iter().filter(|holder| holder.holds(address));
+        let is_own_address = there.clone().any(is_own);
+        there.find(|holder| !is_own_address && holder.process.is_some())
+    })?;
+    has_own_ports(units).then(|| {
+        let remedy = make_room(taken, "systemctl reload popa3d.service");
+        Finding::warning(
+            format!("popa3d.service runs without port {}; {taken}", taken.address.port()),
+            format!("{remedy} (or leave the port to it: listen-tls = [] in /etc/popa3d.toml)"),
+        )
+    })
+}
+
 /// The listener is up without a port that it should have.
 fn missing(units: &Units, wanted: &[SocketAddr], holders: &[Holder]) -> Option<Finding> {
-    let has_own = units.triggers.is_empty() && units.listener.get("ActiveState") == "active";
     let is_missing = |address: &&SocketAddr| holders.iter().all(|holder| !holder.holds(address));
     let missing = wanted.iter().find(is_missing)?.port();
-    has_own.then(|| {
+    has_own_ports(units).then(|| {
         Finding::error(
             format!("popa3d.service runs, and nobody listens on port {missing}, which the settings name"),
             "run: systemctl reload popa3d.service; journalctl -t popa3d -n 20 tells why if that fails",

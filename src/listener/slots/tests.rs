@@ -93,6 +93,38 @@ fn all_slots_taken_by_users_means_no_more() {
 }
 
 #[test]
+fn where_all_slots_are_taken_those_without_a_login_make_room_as_well() {
+    let mut table = with_regulars();
+    for last in 20..27 {
+        let pid = table.begin(last, 0);
+        table.0.logged_in(pid);
+    }
+    let stranger = table.begin(1, 1);
+    assert_eq!(table.admit(2, 2), Admission::Refused(Full::Sessions));
+    assert_eq!(table.admit(11, 2), Admission::InPlaceOf(stranger));
+    assert_eq!(table.admit(2, 4), Admission::InPlaceOf(stranger));
+    table.0.told_to_end(stranger);
+    assert_eq!(table.admit(11, 4), Admission::Refused(Full::Sessions));
+}
+
+#[test]
+fn those_who_are_still_there_though_they_were_told_to_end_are_not_without_number() {
+    let mut table = with_regulars();
+    for number in 0..200 {
+        match table.admit(11, 4) {
+            Admission::Free => {}
+            Admission::InPlaceOf(pid) => table.0.told_to_end(pid),
+            Admission::Refused(full) => {
+                assert_eq!(full, Full::Sessions);
+                break;
+            }
+        }
+        table.begin(100 + number, 1);
+    }
+    assert_eq!(table.0.count(), LIMITS.sessions + MAKING_ROOM);
+}
+
+#[test]
 fn source_with_most_silent_clients_makes_room_for_another_one() {
     let mut table = Table::new();
     table.begin(2, 0);

@@ -65,6 +65,49 @@ fn port_of_another_program_is_refused_with_a_reason() {
     assert!(refused.contains("another program has it"), "{refused}");
 }
 
+/// The same with one of port 110 and others with TLS.
+fn change_with_tls(
+    plain: &[SocketAddr],
+    tls: &[SocketAddr],
+    present: &[Listening],
+) -> Result<Change, Unlistenable> {
+    let settings = Settings { listen_tls: tls.to_vec(), ..settings(plain) };
+    Change::prepare(&settings, true, present)
+}
+
+#[test]
+fn port_for_tls_of_another_program_is_done_without_until_that_is_gone() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (plain, tls) = (address(), other.local_addr().unwrap());
+    let change = change_with_tls(&[plain], &[tls], &[]).unwrap();
+    assert_eq!(change.taken().collect::<Vec<_>>(), [tls.to_string()]);
+    let present = change.carry_through(Vec::new());
+    assert!(present.len() == 1 && accepts(&present[0]));
+    drop(other);
+    let change = change_with_tls(&[plain], &[tls], &present).unwrap();
+    assert_eq!(change.taken().count(), 0);
+    let sockets = change.carry_through(present);
+    assert!(sockets.len() == 2 && sockets.iter().all(accepts));
+}
+
+#[test]
+fn port_for_tls_that_is_there_is_not_given_up_for_one_of_another_program() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (plain, tls) = (address(), address());
+    let present = change_with_tls(&[plain], &[tls], &[]).unwrap().carry_through(Vec::new());
+    let refused = change_with_tls(&[plain], &[other.local_addr().unwrap()], &present).unwrap_err();
+    assert!(refused.to_string().contains("another program has it"), "{refused}");
+    assert!(present.iter().all(accepts));
+}
+
+#[test]
+fn where_another_program_has_all_ports_there_is_nothing_to_go_on_with() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    assert!(change_with_tls(&[], &[taken], &[]).is_err());
+    assert!(change_with_tls(&[], &[taken, address()], &[]).is_ok());
+}
+
 #[test]
 fn sockets_of_a_unit_are_all_there_are_whatever_the_settings_say() {
     let of_unit = TcpListener::bind("127.0.0.1:0").unwrap();

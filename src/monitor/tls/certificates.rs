@@ -27,11 +27,19 @@ const KEY_CREDENTIAL: &str = "key";
 const SNAKEOIL: [&str; 2] =
     ["/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/ssl/private/ssl-cert-snakeoil.key"];
 
-/// What is read of a file: certificates and keys have some thousand octets each.
+/// Octets that a file may have: certificates and keys have some thousand each.
 const MAX_FILE: u64 = 256 * 1024;
 
 /// More certificates than this are not looked at; a worker names one by a number of one octet.
 const MAX_CERTIFICATES: usize = 200;
+
+/// Octets that all chains may have, in DER. What a worker is handed has 1 MiB of room
+/// ([`TlsMaterial`](crate::channel::TlsMaterial)), also for the authorities in one file in PEM, which have
+/// three quarters of [`MAX_FILE`] in DER.
+const MAX_CHAINS: usize = 768 * 1024;
+
+/// Octets that a certificate may need besides its own, when it is handed over.
+const OVERHEAD: usize = 8;
 
 /// A certificate and its key, which fit each other.
 pub(super) struct Pair {
@@ -98,13 +106,36 @@ fn credentials(directory: &Path) -> io::Result<Vec<CertificateFiles>> {
 /// Reads them all: those that can be used now, and what is wrong with the others.
 pub(super) fn load(files: &[CertificateFiles]) -> (Vec<Pair>, Vec<Unusable>) {
     let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    let mut room = MAX_CHAINS;
     for files in files.iter().take(MAX_CERTIFICATES) {
         match load_pair(files, SystemTime::now()) {
-            Ok(pair) => usable.push(pair),
+            Ok(pair) => match room.checked_sub(size(&pair)) {
+                Some(left) => {
+                    room = left;
+                    usable.push(pair);
+                }
+                None => {
+                    let reason = "the certificates before it leave too little room, all chains \
+                                  together may have 768 KiB";
+                    unusable
+                        .push(Unusable { path: files.chain.clone(), reason: reason.to_owned() });
+                }
+            },
             Err(trouble) => unusable.push(trouble),
         }
     }
+    if let Some(first) = files.get(MAX_CERTIFICATES) {
+        let others = files.len() - MAX_CERTIFICATES - 1;
+        let reason = format!("this one and {others} more are above {MAX_CERTIFICATES}, the most");
+        unusable.push(Unusable { path: first.chain.clone(), reason });
+    }
     (usable, unusable)
+}
+
+/// Octets that a worker is handed of it.
+fn size(pair: &Pair) -> usize {
+    let chain = &pair.certificate.chain;
+    chain.iter().map(|certificate| certificate.len() + OVERHEAD).sum::<usize>() + OVERHEAD
 }
 
 fn load_pair(files: &CertificateFiles, now: SystemTime) -> Result<Pair, Unusable> {
@@ -174,7 +205,10 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     // A pipe that nobody writes to is empty, and not to be waited for.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
-    file.take(MAX_FILE).read_to_end(&mut text)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other("larger than 256 KiB"));
+    }
     Ok(text)
 }
 
@@ -198,6 +232,7 @@ pub(in crate::monitor) mod tests {
     use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm};
 
     use super::*;
+    use crate::channel::{ClientAuthorities, NameIn, TlsMaterial};
 
     /// Files that are gone when the test is over.
     pub(in crate::monitor) struct Files {
@@ -326,6 +361,29 @@ pub(in crate::monitor) mod tests {
             let trouble = authorities(path).unwrap_err().to_string();
             assert!(trouble.contains(complaint), "{trouble}");
         }
+    }
+
+    #[test]
+    fn what_is_too_much_is_told_and_what_is_not_can_be_handed_over() {
+        let files = Files::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let (usable, unusable) = load(&vec![files.files.clone(); MAX_CERTIFICATES + 3]);
+        assert_eq!((usable.len(), unusable.len()), (MAX_CERTIFICATES, 1));
+        let told = unusable[0].to_string();
+        assert!(told.contains("popa3d.crt: this one and 2 more are above 200"), "{told}");
+
+        let one = std::fs::read_to_string(&files.files.chain).unwrap();
+        let most = usize::try_from(MAX_FILE).unwrap() / one.len();
+        std::fs::write(&files.files.chain, one.repeat(most)).unwrap();
+        let (usable, unusable) = load(&vec![files.files.clone(); 6]);
+        assert!(usable.len() > 3 && usable.len() + unusable.len() == 6, "{}", usable.len());
+        assert!(unusable[0].to_string().contains("too little room"), "{}", unusable[0]);
+        let authorities = authorities(&files.files.chain).unwrap();
+        let clients = ClientAuthorities { certificates: authorities, user: NameIn::Email };
+        let certificates = usable.into_iter().map(|pair| pair.certificate).collect();
+        TlsMaterial { certificates, clients: Some(clients) }.to_descriptor().unwrap();
+
+        std::fs::write(&files.files.chain, one.repeat(most + 1)).unwrap();
+        assert!(files.trouble().contains("popa3d.crt: larger than 256 KiB"), "{}", files.trouble());
     }
 
     #[test]

@@ -16,8 +16,9 @@ use zeroize::Zeroizing;
 /// A key seals for this many seconds, and opens for as many more.
 const PERIOD: u64 = 6 * 3600;
 
-/// How long a client may keep a ticket, in seconds: until its key is gone.
-pub(super) const LIFETIME: u64 = 2 * PERIOD;
+/// How long a key opens tickets, in seconds. What clients are told to keep them for is the worker's to say, and
+/// not longer.
+const LIFETIME: u64 = 2 * PERIOD;
 
 /// No user is called so: names do not begin with a dot.
 const FILE: &str = "/run/popa3d/.ticket-keys";

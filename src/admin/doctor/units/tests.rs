@@ -187,6 +187,29 @@ fn listener_without_its_port_is_an_error() {
 }
 
 #[test]
+fn listener_without_a_port_that_another_program_has_is_a_warning_that_names_it() {
+    let up = units(OFF, OFF, UP);
+    let holders = [
+        holder("popa3d", Some(LISTENER)),
+        Holder { address: any_with(995), ..holder("stunnel4", Some("stunnel4.service")) },
+    ];
+    let found = taken(&up, &usual_addresses(), &holders).map(|found| found.to_string());
+    assert_eq!(
+        found.as_deref(),
+        Some(
+            "warning: popa3d.service runs without port 995; port 995 is held by stunnel4 (process 81, \
+             stunnel4.service); run: systemctl disable --now stunnel4.service && systemctl reload \
+             popa3d.service (or leave the port to it: listen-tls = [] in /etc/popa3d.toml)"
+        )
+    );
+    assert!(taken(&up, &[any_with(110)], &holders).is_none());
+    // Beside it, on another address.
+    let both = [&holders[..], &[Holder { address: any_with(995), ..holders[0].clone() }]].concat();
+    assert!(taken(&up, &usual_addresses(), &both).is_none());
+    assert!(taken(&units(OFF, OFF, OFF), &usual_addresses(), &holders).is_none());
+}
+
+#[test]
 fn units_that_are_gone_are_found() {
     let found = said(&Units::default(), &[], NONE);
     assert!(found[0].contains("systemd does not know them"), "{found:?}");
