@@ -70,11 +70,13 @@ pub fn run(place: Place, ground: Ground, journal: Option<RawFd>) -> Result<(), F
     let handover = Handover::take();
     let is_new = handover.is_none();
     let mut handover = handover.unwrap_or_default();
+    let present = if is_new { sockets::from_systemd() } else { Ok(take(&mut handover.sockets)) };
     let settings = Settings::load(&origin.place).map_err(|error| {
         Log::default().log(&Event::SettingsRefused(&error));
+        // A socket unit would start it again at once for those that still wait, and so on.
+        present.iter().flatten().for_each(Listening::turn_away_all);
         Failure::Mistake(error.to_string())
     })?;
-    let present = if is_new { sockets::from_systemd() } else { Ok(take(&mut handover.sockets)) };
     let sockets = listen(&settings, present.map_err(host)?, is_new)?;
     if ground == Ground::Back && is_new && !service::is_there() {
         nix::unistd::daemon(false, false)

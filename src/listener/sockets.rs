@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::service;
-use crate::monitor::{Connection, Port, is_for_us};
+use crate::monitor::{Connection, OUT_OF_ORDER, Port, is_for_us};
 use crate::settings::Settings;
 
 /// How many connections may wait to be accepted; the kernel takes net.core.somaxconn if that is less,
@@ -151,6 +151,15 @@ impl Listening {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Tells all who wait that nobody is served.
+    pub(super) fn turn_away_all(&self) {
+        // Not without an end, should others come as fast.
+        for _ in 0..BACKLOG {
+            let Ok(Some(connection)) = self.accept() else { return };
+            connection.turn_away(OUT_OF_ORDER);
         }
     }
 }

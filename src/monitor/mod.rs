@@ -67,7 +67,7 @@ use stop_signal::StopSignal;
 use worker_process::WorkerProcess;
 
 /// What a client reads when this host cannot serve anybody.
-const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try again later\r\n";
+pub const OUT_OF_ORDER: &[u8] = b"-ERR [SYS/TEMP] this server is out of order, try again later\r\n";
 
 /// Serves one client that a super-server accepted, from the first octet to the last, with the
 /// settings of `config`.

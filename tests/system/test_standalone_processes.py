@@ -216,13 +216,11 @@ class Restrictions(Standalone):
         self.host.run("systemctl", "restart", UNIT)
         self.login(user).quit()
 
-        with self.subTest("with a mistake in the settings a connection starts it once, and is closed"):
+        with self.subTest("with a mistake in the settings a connection starts it once, and is turned away"):
             self.host.run("systemctl", "stop", UNIT)
             self.configure("/etc/popa3d.toml", "no-such-key = 1\n")
             for number in (1, 2):
-                refused = self.arrive()
-                refused.ended()
-                refused.close()
+                self.turned_away(b"SYS/TEMP")
                 self.until(lambda: self.show("ActiveState") == "failed", "the end of the service")
                 starts = self.host.journal("-u", UNIT, f"--since=@{self.began:.6f}", "JOB_TYPE=start", "JOB_RESULT=failed")
                 self.assertEqual(len(starts), number)
