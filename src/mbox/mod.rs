@@ -52,7 +52,7 @@ pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;
 pub use scan::{scan, scan_cutting};
 pub use transmit::{Source, TransmitError, Workspace, transmit};
-pub use unique_id::UniqueId;
+pub use unique_id::{LongIds, UniqueId};
 
 use unique_id::{BaseId, Distinction};
 

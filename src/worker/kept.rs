@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use super::{Confinement, NO_SANDBOX, sandbox};
 use crate::channel::{Found, FromReader, KeptMessage, Look, MAX_HEADER, Range};
 use crate::ffi::process::close_all_except;
-use crate::mbox::{self, Limits, Remembered, ScanError};
+use crate::mbox::{self, Limits, LongIds, Remembered, ScanError};
 
 /// Headers are looked for in so many octets of a message: few are longer altogether, and what an admin
 /// wants to see stands near the beginning.
@@ -45,8 +45,10 @@ enum Failure {
 fn tell(file: &File, limits: &Limits, asker: &FromReader) -> Result<(), Failure> {
     let size = file.metadata().map_err(unreadable)?.len();
     let mut index = mbox::scan_cutting(file, size, limits).map_err(Failure::Unreadable)?;
-    // Where several have one id, it tells them apart here, too.
+    // Where several have one id, it tells them apart here, too. What else was in the mailbox, and is
+    // remembered of it, nobody knows any more.
     index.distinguish(file, &Remembered::default()).map_err(Failure::Unreadable)?;
+    let mut long_ids = LongIds::of(file);
     for message in index.messages() {
         let std::ops::Range { start, end } = message.range();
         let head = read_at(file, start, (end - start).min(HEAD)).map_err(unreadable)?;
@@ -56,6 +58,7 @@ fn tell(file: &File, limits: &Limits, asker: &FromReader) -> Result<(), Failure>
             line_feeds: lacking(&tail.map_err(unreadable)?),
             octets: message.octets().0,
             unique_id: index.unique_id(message).to_string(),
+            long_id: long_ids.find(message).map_err(Failure::Unreadable)?.to_string(),
             message_id: header(&head, b"Message-ID:"),
             from: header(&head, b"From:"),
             subject: header(&head, b"Subject:"),
