@@ -58,8 +58,13 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::Encrypted(_)
                 | Request::HandshakeFailed(_)
                 | Request::End { .. }
-        ) | (Scanning, Request::Remember(_) | Request::Scanned(_) | Request::Unservable(_))
-            | (Finished, Request::End { .. })
+        ) | (
+            Scanning,
+            Request::NotRemembered(_)
+                | Request::Remember(_)
+                | Request::Scanned(_)
+                | Request::Unservable(_)
+        ) | (Finished, Request::End { .. })
             | (Expunged, Request::Expunged(_))
             | (MaildropOpen, Request::Lock | Request::End { .. })
             | (
@@ -75,7 +80,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Method, Secret, Totals, Trouble};
+    use crate::channel::{Method, NotRemembered, Secret, Totals, Trouble};
 
     const ALL: [Phase; 8] = [
         Phase::AwaitingProxy,
@@ -93,6 +98,7 @@ mod tests {
         for request in [
             Request::Scanned(Totals::default()),
             Request::Unservable(Trouble::NotMbox),
+            Request::NotRemembered(NotRemembered::Damaged(1)),
             Request::Remember(String::new()),
             Request::Lock,
             Request::Delete(Vec::new()),

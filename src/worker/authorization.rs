@@ -9,7 +9,9 @@ use super::deadline::Deadline;
 use super::maildrop::Maildrop;
 use super::session::{Session, command};
 use super::tls;
-use crate::channel::{Answer, Encryption, Ending, Method, Refusal, Request, Secret, Trouble};
+use crate::channel::{
+    Answer, Encryption, Ending, Memory, Method, Refusal, Request, Secret, Trouble,
+};
 use crate::pop3::capability::{self, Offers};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{Authorization, Line, LoginStep, Mechanism};
@@ -187,7 +189,10 @@ impl Session<'_> {
                 return Err(Ending::Failed);
             }
         };
-        let ids = if remembered { self.receive_remembered()? } else { None };
+        let ids = match remembered {
+            Memory::Follows => self.receive_remembered()?,
+            Memory::Empty | Memory::OutOfReach => None,
+        };
         let loaded = match mailbox {
             Some(mailbox) => {
                 Maildrop::scan(mailbox, &self.start.confinement.limits, fingerprint_key)
@@ -195,11 +200,18 @@ impl Session<'_> {
             None => Ok(Maildrop::default()),
         };
         let loaded = loaded.and_then(|mut maildrop| {
-            maildrop.distinguish(ids)?;
-            Ok(maildrop)
+            let wrong = ids.and_then(|ids| maildrop.recall(ids));
+            if remembered == Memory::OutOfReach {
+                maildrop.leave_ids_alone();
+            }
+            maildrop.distinguish()?;
+            Ok((maildrop, wrong))
         });
         match loaded {
-            Ok(maildrop) => {
+            Ok((maildrop, wrong)) => {
+                if let Some(wrong) = wrong {
+                    self.tell(&Request::NotRemembered(wrong))?;
+                }
                 // Ids of a mailbox that is away for a moment are not to be forgotten.
                 if maildrop.has_mailbox() {
                     self.remember(maildrop.to_remember(|_| false))?;
