@@ -273,7 +273,7 @@ pub enum Ending {
     Quit,
     /// The client closed or broke the connection without QUIT.
     Disconnected,
-    /// The client said nothing, or read nothing, for too long.
+    /// The client said nothing, or read next to nothing, for too long.
     TimedOut,
     /// Too many failed logins.
     TooManyFailures,
