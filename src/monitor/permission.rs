@@ -57,6 +57,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::OpenTicket(_)
                 | Request::Encrypted(_)
                 | Request::HandshakeFailed(_)
+                | Request::ProxyRefused(_)
                 | Request::End { .. }
         ) | (
             Scanning,
@@ -148,7 +149,8 @@ mod tests {
     fn header_is_refused_before_login_or_not_at_all() {
         let refused = Request::ProxyRefused(String::new());
         for phase in ALL {
-            let may_be = matches!(phase, Phase::AwaitingProxy | Phase::AwaitingLogin);
+            let may_be =
+                matches!(phase, Phase::AwaitingProxy | Phase::AwaitingLogin | Phase::Handshaking);
             assert_eq!(allows(phase, &refused), may_be, "{phase:?}");
         }
     }

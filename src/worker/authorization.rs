@@ -8,6 +8,7 @@ use super::client::{Output, ending};
 use super::deadline::Deadline;
 use super::maildrop::Maildrop;
 use super::session::{Session, command};
+use super::stream::NoTls;
 use super::tls;
 use crate::channel::{
     Answer, Encryption, Ending, Memory, Method, Refusal, Request, Secret, Trouble,
@@ -74,7 +75,7 @@ impl Session<'_> {
                 self.tell_failure("the client began with TLS where STLS is wanted first");
             }
             Ending::HeaderRefused => {
-                return self.refuse_header("none is expected from this address (proxies)");
+                return self.refuse_unexpected_header();
             }
             // Sent as far as that needs no waiting. Of the other time-out, of inactivity, RFC 1939
             // section 3 wants the client to be told nothing.
@@ -135,12 +136,13 @@ impl Session<'_> {
         let deadline = Deadline::after(self.start.handshake_timeout);
         self.monitor.send(&Request::BeginTls, None).map_err(|_| Ending::Failed)?;
         let started = match self.monitor.receive() {
-            Ok((Answer::TlsMaterial, Some(material))) => tls::set_up(material, &self.monitor)
-                .and_then(|setup| {
+            Ok((Answer::TlsMaterial, Some(material))) => {
+                tls::set_up(material, &self.monitor).map_err(NoTls::from).and_then(|setup| {
                     let encryption = self.client.start_tls(Arc::clone(&setup.config), deadline)?;
                     Ok((encryption, setup))
-                }),
-            Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned()),
+                })
+            }
+            Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned().into()),
             Ok(_) | Err(_) => return Err(Ending::Failed),
         };
         match started {
@@ -151,8 +153,11 @@ impl Session<'_> {
                 let told = self.monitor.send(&Request::Encrypted(encryption), None);
                 told.map_err(|_| Ending::Failed)
             }
-            Err(reason) => {
-                self.tell_failure(&reason);
+            Err(NoTls::ProxyHeader) if self.start.implicit_tls => {
+                Err(self.refuse_unexpected_header())
+            }
+            Err(why) => {
+                self.tell_failure(&why.to_string());
                 Err(Ending::WithoutTls)
             }
         }

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 
 use super::deadline::Deadline;
-use super::stream::Stream;
+use super::stream::{NoTls, Stream};
 use crate::channel::{Encryption, Ending, ToMonitor};
 use crate::pop3::LineBuffer;
 use crate::pop3::reply::{self, Code};
@@ -155,7 +155,7 @@ impl Client {
         &mut self,
         config: Arc<ServerConfig>,
         deadline: Deadline,
-    ) -> Result<Encryption, String> {
+    ) -> Result<Encryption, NoTls> {
         self.output.flush().map_err(|error| error.to_string())?;
         self.input = LineBuffer::default();
         self.output.stream.start_tls(config, deadline)

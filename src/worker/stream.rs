@@ -1,6 +1,7 @@
 //! The connection: octets in and out, encrypted once TLS has begun.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rustls::{HandshakeKind, ServerConfig};
 use super::deadline::Deadline;
 use super::tls::Records;
 use crate::channel::{Encryption, Ending, MAX_REASON, ToMonitor};
+use crate::proxy;
 
 /// A TLS record that begins a handshake (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -25,6 +27,32 @@ const ENCRYPTED_AT_ONCE: usize = 64 * 1024;
 /// Those that were handed to the kernel count: nobody else knows of others. Less is no reading: with
 /// an octet now and then, whoever likes could keep a session.
 const LEAST: usize = 4 * 1024;
+
+/// Why there is no TLS.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoTls {
+    /// The header of a proxy is where TLS has to begin.
+    ProxyHeader,
+    /// In words.
+    Because(String),
+}
+
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProxyHeader => f.write_str(NOT_TLS),
+            Self::Because(reason) => f.write_str(reason),
+        }
+    }
+}
+
+const NOT_TLS: &str = "the client does not speak TLS";
+
+impl From<String> for NoTls {
+    fn from(reason: String) -> Self {
+        Self::Because(reason)
+    }
+}
 
 /// A socket, and the encryption on it.
 #[derive(Debug)]
@@ -83,21 +111,21 @@ impl Stream {
         &mut self,
         config: Arc<ServerConfig>,
         deadline: Deadline,
-    ) -> Result<Encryption, String> {
+    ) -> Result<Encryption, NoTls> {
         let deadline = self.at_latest(deadline);
         let mut tls = Box::new(Records::new(config).map_err(|error| bounded(&error.to_string()))?);
         let mut is_first = true;
         while tls.is_handshaking() {
             self.wait_for_client(PollFlags::POLLIN, deadline).map_err(in_handshake)?;
-            if is_first && !begins_handshake(&self.socket) {
-                return Err("the client does not speak TLS".to_owned());
+            if is_first {
+                begins_handshake(&self.socket)?;
             }
             is_first = false;
             let count = match receive(&self.socket, tls.room().map_err(in_handshake)?) {
-                Ok(0) => return Err("the client went away".to_owned()),
+                Ok(0) => return Err("the client went away".to_owned().into()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(in_handshake(error)),
+                Err(error) => return Err(in_handshake(error).into()),
             };
             let outcome = tls.received(count);
             // In case of trouble this is the alert that says so.
@@ -354,12 +382,20 @@ impl Patience {
     }
 }
 
-/// Looks at the first octet without taking it.
-fn begins_handshake(socket: &OwnedFd) -> bool {
-    let mut first = [0];
-    let count = take(socket, &mut first, MsgFlags::MSG_PEEK);
+/// Looks at the first octets without taking them.
+fn begins_handshake(socket: &OwnedFd) -> Result<(), NoTls> {
+    let mut first = [0; 16];
     // Nothing, or an end, shows itself when it is read.
-    !matches!(count, Ok(1)) || first == [HANDSHAKE_RECORD]
+    let count = take(socket, &mut first, MsgFlags::MSG_PEEK).unwrap_or(0);
+    let first = first.get(..count).unwrap_or_default();
+    match first.first() {
+        None | Some(&HANDSHAKE_RECORD) => Ok(()),
+        // Proxies send it in one piece.
+        Some(_) if proxy::BEGINNINGS.iter().any(|it| first.starts_with(it)) => {
+            Err(NoTls::ProxyHeader)
+        }
+        Some(_) => Err(NOT_TLS.to_owned().into()),
+    }
 }
 
 fn encryption(tls: &Records) -> Encryption {

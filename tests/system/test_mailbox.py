@@ -275,6 +275,7 @@ class Odd(HostCase):
         session = self.login(user)
         ids = session.multi("UIDL")
         session.quit()
+        self.until_idle()
         path = f"/var/lib/popa3d/unique-ids/{user}"
         before = self.host.read(path)
         self.host.write(path, before + b"\0\0\0\0\n", mode=0o600)
@@ -282,6 +283,7 @@ class Odd(HostCase):
             session = self.login(user)
             self.assertEqual(session.multi("UIDL"), ids)
             session.quit()
+            self.until_idle()
         self.assertEqual(self.host.read(path), before)
         (said,) = self.messages(POPA3D_EVENT="unique-ids-not-kept", POPA3D_USER=user)
         self.assertTrue(said.endswith(": 1 damaged lines are dropped"), said)

@@ -114,3 +114,19 @@ fn last_words_have_one_deadline_together() {
     stream.hurry(Deadline::after(Duration::from_secs(60)));
     assert!(stream.is_late());
 }
+
+#[test]
+fn header_of_a_proxy_is_told_from_other_octets_that_are_no_handshake() {
+    let begins = |octets: &[u8]| {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(octets).unwrap();
+        begins_handshake(&server.into())
+    };
+    assert_eq!(begins(b"\x16\x03\x01"), Ok(()));
+    for header in [&b"PROXY TCP4 192.0.2.7"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0"] {
+        assert_eq!(begins(header), Err(NoTls::ProxyHeader));
+    }
+    for other in [&b"P"[..], b"PASS x\r\n", b"\r\n\r\n", b"\x80\x2e\x01"] {
+        assert_eq!(begins(other), Err(NoTls::Because(NOT_TLS.to_owned())));
+    }
+}
