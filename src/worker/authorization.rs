@@ -38,7 +38,7 @@ impl Session<'_> {
                         state = self.authorization();
                     }
                 }
-                LoginStep::PasswordRefused => self.note_refused_plaintext()?,
+                LoginStep::RefusePassword => self.refuse_plaintext()?,
                 LoginStep::Failed { mechanism, why } => {
                     let method = method(mechanism);
                     self.tell(&Request::AttemptRefused { method, why: why.to_owned() })?;
@@ -168,11 +168,16 @@ impl Session<'_> {
         let _ = self.monitor.send(&Request::HandshakeFailed(reason.to_owned()), None);
     }
 
-    fn note_refused_plaintext(&mut self) -> Result<(), Ending> {
+    fn refuse_plaintext(&mut self) -> Result<(), Ending> {
         if !std::mem::replace(&mut self.refused_plaintext, true) {
             self.tell(&Request::PlaintextRefused)?;
         }
-        Ok(())
+        let text = if self.offers_tls()? {
+            "no password without encryption: use STLS, or TLS on port 995"
+        } else {
+            "no password without encryption, for which this server has no certificate"
+        };
+        reply::err(&mut self.client.output, text).map_err(ending)
     }
 
     fn log_in(&mut self, request: Request) -> Result<Result<Maildrop, Refusal>, Ending> {

@@ -116,6 +116,9 @@ mod tests {
             monitor.send(&answer, None).unwrap();
         }
         while let Ok((request, None)) = monitor.receive() {
+            if request == Request::OffersTls {
+                monitor.send(&Answer::OffersTls(false), None).unwrap();
+            }
             heard.push(request);
             if matches!(heard.last(), Some(Request::End { .. })) {
                 break;
@@ -147,7 +150,10 @@ mod tests {
         let answer = Answer::Admitted { takes_passwords: false };
         let (said, heard) = run(start(), octets.as_bytes(), Some(answer));
         assert!(said.contains("-ERR no password without encryption"), "{said}");
-        assert_eq!(heard[1..], [Request::PlaintextRefused, end(Ending::Quit)]);
+        // It is not told to use what there is not.
+        assert!(said.contains("no certificate") && !said.contains("STLS"), "{said}");
+        let expected = [Request::PlaintextRefused, Request::OffersTls, end(Ending::Quit)];
+        assert_eq!(heard[1..], expected);
     }
 
     #[test]
