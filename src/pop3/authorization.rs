@@ -37,7 +37,7 @@ pub enum Step {
     /// The client wants TLS.
     StartTls,
     /// No password is wanted here. The reply is to say so, and what to do: that depends on what the
-    /// server has. It has no response code: nothing is wrong with the credentials (RFC 3206 section 4),
+    /// server has. It has no response code: nothing is wrong with the credentials (RFC 3206),
     /// and a client would ask its user for others.
     RefusePassword,
     /// An AUTH that was no attempt to guess a password and yet counts for one; the reply is
