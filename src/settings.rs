@@ -64,7 +64,7 @@ pub struct Settings {
     pub handshake_timeout: Span<1>,
     /// After so many failed logins the connection is closed.
     pub login_attempts: Count<100>,
-    /// A client that says nothing, or reads nothing, for so long is dropped.
+    /// A client that says nothing, or reads next to nothing, for so long is dropped.
     pub idle_timeout: Span<1>,
     /// Who has not logged in so long after the connection began is dropped.
     pub login_timeout: Span<1>,

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use crate::channel::KeptMessage;
 use crate::event::printable;
 use crate::ffi::time::LocalTime;
 use crate::monitor::{self, Kept, Returned};
@@ -132,32 +133,69 @@ pub fn run(request: &Request, settings: &Settings) -> Result<String, String> {
             back.map(said).map_err(failed)
         }
         Choice::Ids(ids) => {
-            let mut missing = ids.clone();
-            let mut older = BTreeSet::new();
+            let (mut wanted, mut older) = (Wanted::new(ids), Wanted::new(ids));
             let mut find = |kept: &Kept| {
-                let id = &kept.message.unique_id;
                 if request.is_about(kept) {
-                    missing.remove(id);
-                } else if ids.contains(id) {
-                    older.insert(id.clone());
+                    wanted.note(&kept.message);
+                } else {
+                    older.note(&kept.message);
                 }
             };
             let listed = monitor::list_kept(&request.user, settings, &mut find).map_err(failed)?;
-            if let Some(id) = missing.first() {
-                let why = if older.contains(id) {
-                    "is kept, but was deleted before that"
-                } else {
+            if let Some(id) = wanted.missing().next() {
+                let why = if older.missing().any(|other| other == id) {
                     "is not kept"
+                } else {
+                    "is kept, but was deleted before that"
                 };
                 let id = printable(id.as_bytes());
                 let unreadable = not_shown(&listed).replace('\n', "; ");
                 return Err(failed(format!("{unreadable}{id} {why}; nothing was put back")));
             }
-            let is_chosen =
-                |kept: &Kept| request.is_about(kept) && ids.contains(&kept.message.unique_id);
+            let is_chosen = |kept: &Kept| request.is_about(kept) && wanted.chooses(&kept.message);
             monitor::put_back(&request.user, settings, is_chosen).map(said).map_err(failed)
         }
     }
+}
+
+/// Unique-ids, and what is known of the messages that they mean.
+///
+/// Those of the list mean what they stand beside. UIDL and the journal may have told another one of the
+/// same message, when one shared it that is not among what is kept.
+struct Wanted<'a> {
+    ids: &'a BTreeSet<String>,
+    /// Those that stand in the list.
+    listed: BTreeSet<&'a str>,
+    /// Those that can only be what UIDL told.
+    told: BTreeSet<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(ids: &'a BTreeSet<String>) -> Self {
+        Self { ids, listed: BTreeSet::new(), told: BTreeSet::new() }
+    }
+
+    fn note(&mut self, message: &KeptMessage) {
+        self.listed.extend(self.ids.get(&message.unique_id).map(String::as_str));
+        let told = self.ids.iter().filter(|id| is_long_id(id, message));
+        self.told.extend(told.map(String::as_str));
+    }
+
+    fn missing(&self) -> impl Iterator<Item = &str> {
+        let ids = self.ids.iter().map(String::as_str);
+        ids.filter(|id| !self.listed.contains(id) && !self.told.contains(id))
+    }
+
+    fn chooses(&self, message: &KeptMessage) -> bool {
+        self.ids.contains(&message.unique_id)
+            || self.told.difference(&self.listed).any(|id| is_long_id(id, message))
+    }
+}
+
+/// Whether `id` is the long one of a message, or of a copy of it.
+fn is_long_id(id: &str, message: &KeptMessage) -> bool {
+    let number = id.strip_prefix(&message.long_id);
+    number.is_some_and(|number| number.is_empty() || number.starts_with('-'))
 }
 
 fn said(Returned { messages, mailbox, unreadable }: Returned) -> String {
@@ -220,6 +258,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::channel::Range;
 
     #[test]
     fn times_are_taken_as_people_write_them() {
@@ -247,6 +286,52 @@ mod tests {
             "-1-1-1",
         ] {
             assert!(since(text).is_err(), "{text:?}");
+        }
+    }
+
+    fn message(unique_id: &str, long_id: &str) -> KeptMessage {
+        KeptMessage {
+            range: Range { start: 0, end: 9 },
+            line_feeds: 0,
+            octets: 1,
+            unique_id: unique_id.to_owned(),
+            long_id: long_id.to_owned(),
+            message_id: Vec::new(),
+            from: Vec::new(),
+            subject: Vec::new(),
+        }
+    }
+
+    /// Which of `kept` these ids choose, and which id is missing.
+    fn chosen(ids: &[&str], kept: &[KeptMessage]) -> (Vec<usize>, Option<String>) {
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        let mut wanted = Wanted::new(&ids);
+        kept.iter().for_each(|message| wanted.note(message));
+        let chosen = kept.iter().enumerate().filter(|(_, message)| wanted.chooses(message));
+        (chosen.map(|(number, _)| number).collect(), wanted.missing().next().map(str::to_owned))
+    }
+
+    #[test]
+    fn message_is_chosen_by_what_the_list_says_and_by_what_uidl_said() {
+        let kept = [
+            message("x", "x-a"),
+            message("x", "x-b"),
+            message("x-c", "x-c"),
+            message("x-c-2", "x-c"),
+            message("y", "y-a"),
+        ];
+        for (ids, expected) in [
+            (vec!["x"], vec![0, 1]),
+            (vec!["x-b"], vec![1]),
+            (vec!["x-b-7"], vec![1]),
+            (vec!["x-c"], vec![2]),
+            (vec!["x-c-2", "y-a"], vec![3, 4]),
+            (vec!["x-c-3"], vec![2, 3]),
+        ] {
+            assert_eq!(chosen(&ids, &kept), (expected, None), "{ids:?}");
+        }
+        for id in ["x-", "x-bb", "x-d", "z", ""] {
+            assert_eq!(chosen(&["y", id], &kept), (vec![4], Some(id.to_owned())));
         }
     }
 

@@ -35,8 +35,10 @@ pub struct KeptMessage {
     pub line_feeds: u8,
     /// As LIST tells.
     pub octets: u64,
-    /// As UIDL tells.
+    /// As UIDL tells where there is no other mail than what this file has.
     pub unique_id: String,
+    /// What UIDL told, but for a number behind it, if mail that was there shared that id.
+    pub long_id: String,
     /// The header `Message-ID`.
     pub message_id: Vec<u8>,
     /// The header `From`.

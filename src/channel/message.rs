@@ -87,6 +87,8 @@ pub enum Request {
     Scanned(Totals),
     /// The mailbox is not one that can be served.
     Unservable(Trouble),
+    /// Something is wrong with the file of remembered unique-ids.
+    NotRemembered(NotRemembered),
     /// Unique-ids that differ from those that popa3d 1.0.3 gives, a piece of their file.
     Remember(String),
     /// Lock the mailbox for UPDATE.
@@ -142,8 +144,8 @@ pub enum Answer {
     Maildrop {
         /// Random number for the fingerprints of this session.
         fingerprint_key: u64,
-        /// Whether [`Answer::Remembered`] follows.
-        remembered: bool,
+        /// The file of remembered unique-ids.
+        remembered: Memory,
     },
     /// The file of remembered unique-ids is attached, read-only.
     Remembered,
@@ -155,6 +157,26 @@ pub enum Answer {
     Committed,
     /// The UPDATE did not happen, for this reason; nothing was removed.
     NotUpdated(Refusal),
+}
+
+/// Whether unique-ids are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Memory {
+    /// None are.
+    Empty,
+    /// [`Answer::Remembered`] follows.
+    Follows,
+    /// Nobody knows: the file cannot be opened, and none is to take its place.
+    OutOfReach,
+}
+
+/// What is wrong with the file of remembered unique-ids, seen by the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotRemembered {
+    /// Reading failed, with this errno; none is to take its place.
+    Unreadable(i32),
+    /// So many of its lines are no entry; the others hold.
+    Damaged(u64),
 }
 
 /// Why the monitor did not do what was asked; what the client may know of it.
@@ -251,7 +273,7 @@ pub enum Ending {
     Quit,
     /// The client closed or broke the connection without QUIT.
     Disconnected,
-    /// The client said nothing, or read nothing, for too long.
+    /// The client said nothing, or read next to nothing, for too long.
     TimedOut,
     /// Too many failed logins.
     TooManyFailures,

@@ -29,8 +29,8 @@ pub use inspection::{Oddity, Seen, SeenMessage};
 pub use kept::{Found, KeptMessage, Look, MAX_HEADER};
 pub use message::{
     Answer, Encryption, Ending, Expunged, MAX_EXPUNGED, MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES,
-    MAX_REASON, MAX_TICKET, Method, News, Order, Outcome, ProxyTls, Range, Recovery, Refusal,
-    Report, Request, Totals, Trouble, Verdict,
+    MAX_REASON, MAX_TICKET, Memory, Method, News, NotRemembered, Order, Outcome, ProxyTls, Range,
+    Recovery, Refusal, Report, Request, Totals, Trouble, Verdict,
 };
 pub use secret::Secret;
 
@@ -238,10 +238,13 @@ mod tests {
         let (monitor, worker): (ToWorker, ToMonitor) = pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         monitor
-            .send(&Answer::Maildrop { fingerprint_key: 7, remembered: false }, Some(file.as_fd()))
+            .send(
+                &Answer::Maildrop { fingerprint_key: 7, remembered: Memory::Empty },
+                Some(file.as_fd()),
+            )
             .unwrap();
         let (answer, descriptor) = worker.receive().unwrap();
-        assert_eq!(answer, Answer::Maildrop { fingerprint_key: 7, remembered: false });
+        assert_eq!(answer, Answer::Maildrop { fingerprint_key: 7, remembered: Memory::Empty });
         assert!(descriptor.is_some());
     }
 

@@ -1,9 +1,9 @@
 //! What identifies a message by its content, whatever other programs note in its header. Runs
 //! in the worker.
 //!
-//! Two kinds: the fingerprint, which is fast, keyed, and means something within one session; and
-//! the digest, which is the same for ever and takes a second pass over the few messages that need
-//! one.
+//! Two kinds: the fingerprint, which is fast, keyed but for the sums over the body, and means something
+//! within one session; and the digest, which is the same for ever and takes a second pass over the few
+//! messages that need one.
 
 use md5::{Digest as _, Md5};
 use xxhash_rust::xxh3::Xxh3;

@@ -9,8 +9,9 @@ use std::os::unix::fs::FileExt;
 
 use memchr::{memchr, memchr_iter};
 
+use super::field::{self, FirstField};
 use super::scan::FROM;
-use super::{Index, Message};
+use super::{Index, Message, message_id};
 
 /// Octets that are read at once.
 const CHUNK: usize = 64 * 1024;
@@ -50,7 +51,7 @@ pub struct Inspected {
 ///
 /// pread(2)'s, and `UnexpectedEof` when the mailbox is shorter by now.
 pub fn inspect(file: &File, message: &Message) -> io::Result<Inspected> {
-    let mut look = Look::default();
+    let mut look = Look::new();
     read(file, message.start..message.end, |chunk| look.take(chunk))?;
     Ok(look.finish())
 }
@@ -101,16 +102,13 @@ fn read(file: &File, range: std::ops::Range<u64>, mut take: impl FnMut(&[u8])) -
 enum Place {
     #[default]
     FromLine,
-    /// Whether a continuation would be one of the Message-ID.
-    Header {
-        is_message_id: bool,
-    },
+    Header,
     Body,
 }
 
-#[derive(Default)]
 struct Look {
     found: Inspected,
+    message_id: FirstField,
     place: Place,
     /// The beginning of the line that is being read.
     line: Vec<u8>,
@@ -122,6 +120,18 @@ struct Look {
 }
 
 impl Look {
+    fn new() -> Self {
+        Self {
+            found: Inspected::default(),
+            message_id: FirstField::new(message_id::NAME, MESSAGE_ID),
+            place: Place::default(),
+            line: Vec::new(),
+            length: 0,
+            last: 0,
+            is_behind_empty_line: false,
+        }
+    }
+
     fn take(&mut self, chunk: &[u8]) {
         self.found.nul_octets += memchr_iter(0, chunk).count() as u64;
         let mut rest = chunk;
@@ -163,65 +173,33 @@ impl Look {
                 self.found.from_lines += 1;
             }
         }
-        self.place = match self.place {
-            Place::FromLine => Place::Header { is_message_id: false },
-            Place::Header { .. } if self.length == 0 => {
+        match self.place {
+            Place::FromLine => self.place = Place::Header,
+            Place::Header if self.length == 0 => {
                 self.found.header_ends = true;
-                Place::Body
+                self.place = Place::Body;
             }
-            Place::Header { is_message_id } => {
-                Place::Header { is_message_id: self.header_line(&line, is_message_id) }
+            Place::Header => {
+                self.message_id.line(&line);
+                if !field::is_continuation(&line) && field::split(&line).is_none() {
+                    self.found.no_fields += 1;
+                }
             }
-            Place::Body => Place::Body,
-        };
+            Place::Body => {}
+        }
         self.is_behind_empty_line = self.length == 0;
         self.line = line;
         self.line.clear();
         self.length = 0;
     }
 
-    /// Returns whether what may follow continues the Message-ID.
-    fn header_line(&mut self, line: &[u8], continues_message_id: bool) -> bool {
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            if let (true, Some(value)) = (continues_message_id, &mut self.found.message_id) {
-                if !value.is_empty() {
-                    value.push(b' ');
-                }
-                value.extend_from_slice(line.trim_ascii());
-                value.truncate(MESSAGE_ID);
-            }
-            return continues_message_id;
-        }
-        let Some((name, value)) = field(line) else {
-            self.found.no_fields += 1;
-            return false;
-        };
-        let is_first = self.found.message_id.is_none() && name.eq_ignore_ascii_case(b"Message-ID");
-        if is_first {
-            let value = value.trim_ascii();
-            let kept = value.get(..MESSAGE_ID).unwrap_or(value);
-            self.found.message_id = Some(kept.to_vec());
-        }
-        is_first
-    }
-
     fn finish(mut self) -> Inspected {
         if self.length > 0 {
             self.line_is_whole();
         }
-        // A field without a value names no message.
-        self.found.message_id = self.found.message_id.filter(|value| !value.is_empty());
+        self.found.message_id = self.message_id.value();
         self.found
     }
-}
-
-/// Name and value of a field (RFC 5322 section 3.6.8; white space in front of the colon is from old
-/// times, section 4.5).
-fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (name, value) = line.split_at(memchr(b':', line)?);
-    let name = name.trim_ascii_end();
-    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-    is_name.then_some((name, value.get(1..).unwrap_or_default()))
 }
 
 /// Whether programs that do not care for empty lines would begin a message here: it begins as a From_
@@ -325,7 +303,7 @@ mod tests {
             let mailbox = mailbox(seed);
             let index = index(&mailbox);
             for (message, whole) in index.messages().iter().zip(all(&mailbox)) {
-                let mut look = Look::default();
+                let mut look = Look::new();
                 let range =
                     usize::try_from(message.start).unwrap()..usize::try_from(message.end).unwrap();
                 mailbox[range].iter().for_each(|octet| look.take(&[*octet]));

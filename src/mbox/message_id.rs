@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use memchr::memchr;
-
 use super::Message;
+use super::field::{self, FirstField};
 
 /// Octets of a header that are read at first; nearly all Message-IDs are within them.
 const FIRST_LOOK: usize = 4 * 1024;
@@ -14,7 +13,8 @@ const FIRST_LOOK: usize = 4 * 1024;
 /// Octets that are read at most.
 const LONGEST_LOOK: usize = 64 * 1024;
 
-const NAME: &[u8] = b"Message-ID";
+/// Its name.
+pub const NAME: &str = "Message-ID";
 
 /// Reads headers of one mailbox.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ impl<'a> MessageIds<'a> {
         Self { file, room: Vec::new() }
     }
 
-    /// The value of the first Message-ID of `message`, unfolded (RFC 5322 section 2.2.3), without white
-    /// space around it, its first `most` octets. `None` when it has none in its first 64 KiB.
+    /// The value of the first Message-ID of `message`, its first `most` octets. `None` when it has none in
+    /// its first 64 KiB.
     ///
     /// # Errors
     ///
@@ -39,66 +39,20 @@ impl<'a> MessageIds<'a> {
     pub fn find(&mut self, message: &Message, most: usize) -> io::Result<Option<Vec<u8>>> {
         let place = message.served();
         let size = usize::try_from(place.end.saturating_sub(place.start)).unwrap_or(usize::MAX);
-        let mut found = Search::Undecided(None);
+        let mut found = None;
         for look in [FIRST_LOOK, LONGEST_LOOK] {
             self.room.resize(size.min(look), 0);
             self.file.read_exact_at(&mut self.room, place.start)?;
-            found = search(&self.room, most);
-            if size <= look || matches!(found, Search::Decided(_)) {
+            let mut field = [FirstField::new(NAME, most)];
+            let is_all = field::find(&self.room, &mut field);
+            let [field] = field;
+            found = field.value();
+            if size <= look || is_all {
                 break;
             }
         }
-        let (Search::Decided(value) | Search::Undecided(value)) = found;
-        Ok(value.filter(|value| !value.is_empty()))
+        Ok(found)
     }
-}
-
-/// What a part of a message, from its beginning, tells.
-enum Search {
-    /// The value, or that there is none.
-    Decided(Option<Vec<u8>>),
-    /// The same as far as it goes: what is behind may belong to it.
-    Undecided(Option<Vec<u8>>),
-}
-
-fn search(text: &[u8], most: usize) -> Search {
-    let mut value: Option<Vec<u8>> = None;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = memchr(b'\n', rest);
-        let (line, behind) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
-        rest = behind;
-        let is_continued = matches!(line.first(), Some(b' ' | b'\t'));
-        match &mut value {
-            Some(value) if is_continued => append(value, line, most),
-            Some(_) => return Search::Decided(value),
-            None if matches!(line, b"\n" | b"\r\n") => return Search::Decided(None),
-            None => {
-                value = after_name(line).map(|first| {
-                    let mut value = Vec::new();
-                    append(&mut value, first, most);
-                    value
-                });
-            }
-        }
-    }
-    Search::Undecided(value)
-}
-
-/// What is behind the colon.
-fn after_name(line: &[u8]) -> Option<&[u8]> {
-    let (name, rest) = line.split_at_checked(NAME.len())?;
-    // White space in front of the colon is obsolete, and there (RFC 5322 section 4.5).
-    let rest = rest.trim_ascii_start().strip_prefix(b":")?;
-    name.eq_ignore_ascii_case(NAME).then_some(rest)
-}
-
-/// Adds a line, with one space for the white space before it, as far as there is room.
-fn append(value: &mut Vec<u8>, line: &[u8], most: usize) {
-    let text = line.trim_ascii();
-    let gap: &[u8] = if value.is_empty() || text.is_empty() { b"" } else { b" " };
-    let room = most.saturating_sub(value.len());
-    value.extend(gap.iter().chain(text).take(room));
 }
 
 #[cfg(test)]
@@ -125,42 +79,6 @@ mod tests {
     fn each_message_has_its_own() {
         let found = ids(&["Message-ID: <1@a>\n\nx\n", "Subject: s\n\nx\n", "message-id:<2@a>\n\n"]);
         assert_eq!(found, [Some("<1@a>".to_owned()), None, Some("<2@a>".to_owned())]);
-    }
-
-    #[test]
-    fn value_is_unfolded_and_white_space_around_it_does_not_count() {
-        for header in [
-            "Message-ID: \n <1@a>\n",
-            "MESSAGE-ID \t:\t<1@a> \r\n",
-            "Message-Id:\r\n\r\n\t<1@a>\r\n",
-        ] {
-            let whole = id(&format!("{header}Subject: s\n\nx\n"));
-            let expected = if header.contains("\r\n\r\n") { None } else { Some("<1@a>") };
-            assert_eq!(whole.as_deref(), expected, "{header:?}");
-        }
-        let folded = id("Message-ID: <1\n \t@a>\n (c)\nSubject: s\n\n");
-        assert_eq!(folded.as_deref(), Some("<1 @a> (c)"));
-    }
-
-    #[test]
-    fn other_names_and_the_body_hold_none() {
-        for message in [
-            "X-Message-ID: <1@a>\n\n",
-            "Message-IDs: <1@a>\n\n",
-            "Message-ID <1@a>\n\n",
-            "\nMessage-ID: <1@a>\n",
-        ] {
-            assert_eq!(id(message), None, "{message:?}");
-        }
-        assert_eq!(id("Message-ID:\nSubject: s\n\n"), None);
-    }
-
-    #[test]
-    fn first_one_counts_and_no_more_of_it_than_there_is_room_for() {
-        let (one, long) = ("Message-ID: <1@a>\nMessage-ID: <2@a>\n\n", "x".repeat(1000));
-        assert_eq!(id(one).as_deref(), Some("<1@a>"));
-        let cut = id(&format!("Message-ID: {long}\n {long}\n\n"));
-        assert_eq!(cut, Some("x".repeat(30)));
     }
 
     #[test]

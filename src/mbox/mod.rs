@@ -18,6 +18,7 @@
 //! | [`mod@scan`] | one pass over a mailbox: where messages are, how large, which id, which fingerprint |
 //! | `error` | why a mailbox can't be served |
 //! | `window` | the buffer of that pass |
+//! | [`field`] | the first field of a name in a header |
 //! | `header` | what a header line means to the pass |
 //! | `line_ends` | counting at memory speed |
 //! | [`mod@inspect`] | a closer look at a message, for people |
@@ -30,6 +31,7 @@
 
 mod content;
 mod error;
+pub mod field;
 mod header;
 pub mod inspect;
 mod line_ends;
@@ -46,13 +48,14 @@ mod window;
 use std::fmt;
 
 pub use error::ScanError;
+pub use field::FirstField;
 pub use inspect::{Front, Inspected, front, inspect};
 pub use message_id::MessageIds;
 pub use relocate::{Sealed, relocate, seal, still_there};
 pub use remembered::Remembered;
 pub use scan::{scan, scan_cutting};
 pub use transmit::{Source, TransmitError, Workspace, transmit};
-pub use unique_id::UniqueId;
+pub use unique_id::{LongIds, UniqueId};
 
 use unique_id::{BaseId, Distinction};
 

@@ -170,6 +170,26 @@ impl Index {
     }
 }
 
+/// The ids that messages get which share theirs with one before them, whether any of these does or not.
+pub struct LongIds<'a> {
+    file: &'a File,
+    pass: Pass<ContentDigest>,
+}
+
+impl<'a> LongIds<'a> {
+    /// Of the messages in `file`.
+    pub fn of(file: &'a File) -> Self {
+        Self { file, pass: Pass::new(ContentDigest::default()) }
+    }
+
+    /// That of the first copy of `message`; further ones have `-` and a number behind it.
+    pub fn find(&mut self, message: &Message) -> Result<UniqueId, ScanError> {
+        let content = content_id(self.file, &mut self.pass, message)?;
+        let distinction = Some(Distinction { content, ordinal: WITHOUT_SUFFIX + 1 });
+        Ok(UniqueId { base: message.base, distinction })
+    }
+}
+
 /// The ordinals that are remembered for one content, ascending.
 fn ordinals_of(entries: &[Entry], content: ContentId) -> impl Iterator<Item = Ordinal> {
     let from = entries.partition_point(|entry| entry.content < content);
@@ -240,6 +260,16 @@ mod tests {
         assert!(ids[1].starts_with("d98c1dd404b2008f-"));
         assert!(all_differ(&ids));
         assert!(ids.iter().all(|id| id.len() <= 70));
+    }
+
+    #[test]
+    fn long_id_is_the_one_that_a_message_has_behind_another() {
+        let [one, two] = ["one", "two"].map(message);
+        let ids = session(&format!("{one}{two}{two}"), &mut String::new(), &[]);
+        let alone = index(two.as_bytes());
+        let file = file(two.as_bytes());
+        let long = LongIds::of(&file).find(&alone.messages()[0]).unwrap().to_string();
+        assert_eq!((&long, format!("{long}-2")), (&ids[1], ids[2].clone()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The mailbox is never touched here: a helper under its user's ids does that.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::session::{Broken, Session};
 use super::session_lock::{Acquired, SessionLock};
 use super::{random_number, recovery, redo_records, remembered_ids};
 use crate::as_user::Task;
-use crate::channel::{Answer, Order, Recovery, Refusal, Trouble};
+use crate::channel::{Answer, Memory, NotRemembered, Order, Recovery, Refusal, Trouble};
 use crate::event::Event;
 
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
@@ -26,10 +27,22 @@ pub(super) struct MailUser {
     pub(super) logged_in: LoggedIn,
     task: Task,
     lock: SessionLock,
-    /// Unique-ids to be kept, as the worker sends them piece by piece.
+    /// The file of unique-ids that are remembered.
+    file_of_ids: FileOfIds,
+    /// What is to take its place, as the worker sends it piece by piece.
     to_remember: Option<String>,
     /// Messages that there can be: a worker is not to fill a disk, nor the journal.
     pub(super) most_messages: u64,
+}
+
+/// What is known of the file of unique-ids.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileOfIds {
+    Usable,
+    /// The journal knows.
+    Damaged,
+    /// The journal knows. It is not to be replaced: what is in it may be had later.
+    OutOfReach,
 }
 
 impl MailUser {
@@ -47,8 +60,14 @@ impl Session<'_> {
                 return Err(broken);
             }
             Ok(Ok((task, lock))) => {
-                let mut user =
-                    MailUser { logged_in, task, lock, to_remember: None, most_messages: 0 };
+                let mut user = MailUser {
+                    logged_in,
+                    task,
+                    lock,
+                    file_of_ids: FileOfIds::Usable,
+                    to_remember: None,
+                    most_messages: 0,
+                };
                 match self.open_mailbox(&user) {
                     Ok(mailbox) => {
                         user.task.record = None;
@@ -172,24 +191,55 @@ impl Session<'_> {
     }
 
     fn hand_over(&mut self, user: &str, mailbox: Option<OwnedFd>) -> Result<(), Broken> {
-        let remembered = match remembered_ids::open(user) {
-            Ok(remembered) => remembered,
+        let (remembered, file) = match remembered_ids::open(user) {
+            Ok(Some(file)) => (Memory::Follows, Some(file)),
+            Ok(None) => (Memory::Empty, None),
             Err(error) => {
-                self.log.log(&Event::UniqueIdsNotKept(&error.to_string()));
-                None
+                self.leave_ids_alone(&error);
+                (Memory::OutOfReach, None)
             }
         };
-        let answer =
-            Answer::Maildrop { fingerprint_key: random_number(), remembered: remembered.is_some() };
+        let answer = Answer::Maildrop { fingerprint_key: random_number(), remembered };
         self.worker.answer(&answer, mailbox.as_ref().map(AsFd::as_fd))?;
-        if let Some(file) = remembered {
+        if let Some(file) = file {
             self.worker.answer(&Answer::Remembered, Some(file.as_fd()))?;
+        }
+        Ok(())
+    }
+
+    /// The file of unique-ids cannot be read, perhaps only for now.
+    fn leave_ids_alone(&mut self, error: &io::Error) {
+        if let Some(user) = &mut self.user {
+            user.file_of_ids = FileOfIds::OutOfReach;
+        }
+        let why = format!("reading those that are remembered: {error}");
+        self.log.log(&Event::UniqueIdsNotKept(&why));
+    }
+
+    /// The worker has met something wrong in the file of unique-ids.
+    pub(super) fn not_remembered(&mut self, why: NotRemembered) -> Result<(), Broken> {
+        let Some(user) = &mut self.user else { return Ok(()) };
+        if user.file_of_ids != FileOfIds::Usable {
+            return Err(Broken::Worker("says twice what is wrong with unique-ids".to_owned()));
+        }
+        match why {
+            NotRemembered::Unreadable(errno) => {
+                self.leave_ids_alone(&io::Error::from_raw_os_error(errno));
+            }
+            NotRemembered::Damaged(lines) => {
+                user.file_of_ids = FileOfIds::Damaged;
+                let why = format!("{lines} damaged lines are dropped");
+                self.log.log(&Event::UniqueIdsNotKept(&why));
+            }
         }
         Ok(())
     }
 
     pub(super) fn remember(&mut self, piece: &str) -> Result<(), Broken> {
         let Some(user) = &mut self.user else { return Ok(()) };
+        if user.file_of_ids == FileOfIds::OutOfReach {
+            return Err(Broken::Worker("unique-ids in place of those not read".to_owned()));
+        }
         let text = user.to_remember.get_or_insert_default();
         if (text.len() + piece.len()) as u64 > user.most_messages * REMEMBERED_PER_MESSAGE {
             return Err(Broken::Worker("more unique-ids than messages".to_owned()));

@@ -57,9 +57,15 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
                 | Request::OpenTicket(_)
                 | Request::Encrypted(_)
                 | Request::HandshakeFailed(_)
+                | Request::ProxyRefused(_)
                 | Request::End { .. }
-        ) | (Scanning, Request::Remember(_) | Request::Scanned(_) | Request::Unservable(_))
-            | (Finished, Request::End { .. })
+        ) | (
+            Scanning,
+            Request::NotRemembered(_)
+                | Request::Remember(_)
+                | Request::Scanned(_)
+                | Request::Unservable(_)
+        ) | (Finished, Request::End { .. })
             | (Expunged, Request::Expunged(_))
             | (MaildropOpen, Request::Lock | Request::End { .. })
             | (
@@ -75,7 +81,7 @@ pub(super) fn allows(phase: Phase, request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Method, Secret, Totals, Trouble};
+    use crate::channel::{Method, NotRemembered, Secret, Totals, Trouble};
 
     const ALL: [Phase; 8] = [
         Phase::AwaitingProxy,
@@ -93,6 +99,7 @@ mod tests {
         for request in [
             Request::Scanned(Totals::default()),
             Request::Unservable(Trouble::NotMbox),
+            Request::NotRemembered(NotRemembered::Damaged(1)),
             Request::Remember(String::new()),
             Request::Lock,
             Request::Delete(Vec::new()),
@@ -142,7 +149,8 @@ mod tests {
     fn header_is_refused_before_login_or_not_at_all() {
         let refused = Request::ProxyRefused(String::new());
         for phase in ALL {
-            let may_be = matches!(phase, Phase::AwaitingProxy | Phase::AwaitingLogin);
+            let may_be =
+                matches!(phase, Phase::AwaitingProxy | Phase::AwaitingLogin | Phase::Handshaking);
             assert_eq!(allows(phase, &refused), may_be, "{phase:?}");
         }
     }

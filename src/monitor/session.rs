@@ -233,6 +233,10 @@ impl Session<'_> {
                         && self.settings.client_certificates.is_some();
                     self.log_in(&user, None, Method::External, is_allowed)?
                 }
+                Request::NotRemembered(why) => {
+                    self.not_remembered(why)?;
+                    phase
+                }
                 Request::Remember(piece) => {
                     self.remember(&piece)?;
                     phase

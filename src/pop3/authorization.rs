@@ -12,6 +12,8 @@ use super::sasl::{Awaited, Mechanism, Turn};
 /// Longest user name, in octets: room for `user@some.long.domain`.
 const MAX_USER: usize = 255;
 
+const USER_TOO_LONG: &str = "user name too long";
+
 /// A client that has not logged in.
 #[derive(Debug, Default)]
 pub struct Authorization {
@@ -34,8 +36,10 @@ pub enum Step {
     ListCapabilities,
     /// The client wants TLS.
     StartTls,
-    /// The reply says why no password is wanted here.
-    PasswordRefused,
+    /// No password is wanted here. The reply is to say so, and what to do: that depends on what the
+    /// server has. It has no response code: nothing is wrong with the credentials (RFC 3206),
+    /// and a client would ask its user for others.
+    RefusePassword,
     /// An AUTH that was no attempt to guess a password and yet counts for one; the reply is
     /// written.
     Failed {
@@ -109,11 +113,11 @@ impl Authorization {
             Command::Capa => return Ok(Step::ListCapabilities),
             Command::Stls => return Ok(Step::StartTls),
             Command::User(_) | Command::Pass(_) if !self.takes_passwords => {
-                return self.refuse_password(out);
+                return Ok(self.refuse_password());
             }
             Command::User(name) if name.len() > MAX_USER => {
                 self.user = None;
-                reply::err(out, "user name too long")?;
+                reply::err_with(out, Code::Auth, USER_TOO_LONG)?;
             }
             Command::User(name) => {
                 self.user = Some(name.to_vec());
@@ -140,7 +144,7 @@ impl Authorization {
                         reply::err(out, "no certificate that names a user")?;
                     }
                     Some(Mechanism::Plain | Mechanism::Login) if !self.takes_passwords => {
-                        return self.refuse_password(out);
+                        return Ok(self.refuse_password());
                     }
                     Some(mechanism) => return self.turn(mechanism, mechanism.begin(initial), out),
                     None => reply::err(out, "unknown mechanism")?,
@@ -165,23 +169,22 @@ impl Authorization {
         Ok(Step::Replied)
     }
 
-    fn refuse_password(&mut self, out: &mut impl Write) -> io::Result<Step> {
+    fn refuse_password(&mut self) -> Step {
         self.user = None;
-        reply::err(out, "no password without encryption: use STLS, or TLS on port 995")?;
-        Ok(Step::PasswordRefused)
+        Step::RefusePassword
     }
 
     fn turn(&mut self, mechanism: Mechanism, turn: Turn, out: &mut impl Write) -> io::Result<Step> {
+        let denied = |why, out| {
+            reply::err_with(out, Code::Auth, why)?;
+            Ok(Step::Failed { mechanism, why })
+        };
         match turn {
             Turn::Challenge(awaited) => {
                 write!(out, "+ {}\r\n", awaited.challenge())?;
                 self.awaited = Some(awaited);
             }
-            Turn::LogIn { user, .. } if user.len() > MAX_USER => {
-                let why = "user name too long";
-                reply::err(out, why)?;
-                return Ok(Step::Failed { mechanism, why });
-            }
+            Turn::LogIn { user, .. } if user.len() > MAX_USER => return denied(USER_TOO_LONG, out),
             Turn::LogIn { user, password, mechanism } => {
                 return Ok(Step::LogIn { user, password, mechanism: Some(mechanism) });
             }
@@ -189,12 +192,9 @@ impl Authorization {
                 Some(user) if wanted.is_empty() || wanted == user.as_bytes() => {
                     return Ok(Step::LogInCertified { user: user.clone() });
                 }
-                Some(_) | None => {
-                    let why = "the certificate names somebody else";
-                    reply::err_with(out, Code::Auth, why)?;
-                    return Ok(Step::Failed { mechanism, why });
-                }
+                Some(_) | None => return denied("the certificate names somebody else", out),
             },
+            Turn::Denied(why) => return denied(why, out),
             Turn::Cancelled => reply::err(out, "cancelled")?,
             Turn::Refused(why) => {
                 reply::err(out, why)?;
@@ -207,6 +207,8 @@ impl Authorization {
 
 #[cfg(test)]
 mod tests {
+    use base64ct::{Base64, Encoding};
+
     use super::*;
     use crate::pop3::parse;
 
@@ -243,7 +245,10 @@ mod tests {
     fn overlong_user_is_refused_and_forgets_the_one_before() {
         let long = format!("USER {}", "x".repeat(MAX_USER + 1));
         let text = replies(&["USER alice", &long, "PASS x"]);
-        assert!(text.ends_with("-ERR user name too long\r\n-ERR send USER first\r\n"), "{text}");
+        assert!(
+            text.ends_with("-ERR [AUTH] user name too long\r\n-ERR send USER first\r\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -259,10 +264,10 @@ mod tests {
         let mut out = Vec::new();
         for line in ["USER alice", "PASS x", "AUTH PLAIN AGFsaWNlAHg=", "AUTH LOGIN"] {
             let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
-            assert_eq!(step, Step::PasswordRefused, "{line}");
+            assert_eq!(step, Step::RefusePassword, "{line}");
             assert!(!state.awaits_response(), "{line}");
         }
-        assert!(String::from_utf8(out).unwrap().lines().all(|line| line.contains("STLS")));
+        assert_eq!(out, b"");
     }
 
     #[test]
@@ -294,6 +299,27 @@ mod tests {
             assert_eq!(state.on_response(response, &mut out).unwrap(), step);
             assert!(out.starts_with(b"-ERR "));
             assert!(!state.awaits_response());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_name_or_password_has_its_code_and_what_cannot_be_read_has_none() {
+        let mut room = [0; 1024];
+        let mut encoded =
+            |message: &str| Base64::encode(message.as_bytes(), &mut room).unwrap().to_owned();
+        let long = "x".repeat(MAX_USER + 1);
+        for (response, code) in [
+            (encoded("bob\0alice\0x"), "[AUTH] "),
+            (encoded(&format!("\0{long}\0x")), "[AUTH] "),
+            (encoded("alice"), "not a message"),
+            ("!".to_owned(), "not base64"),
+        ] {
+            let mut out = Vec::new();
+            let line = format!("AUTH PLAIN {response}");
+            let mut state = Authorization::new(true, None);
+            let step = state.on(parse(line.as_bytes()).unwrap(), &mut out).unwrap();
+            assert!(matches!(step, Step::Failed { .. }), "{step:?}");
+            assert!(out.starts_with(format!("-ERR {code}").as_bytes()), "{response}");
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) enum Turn {
     Cancelled,
     /// Not what the mechanism allows; what is wrong.
     Refused(&'static str),
+    /// As it should be, but nobody can log in by it; why.
+    Denied(&'static str),
 }
 
 impl Mechanism {
@@ -121,7 +123,7 @@ fn plain(message: &[u8]) -> Turn {
     let mut parts = message.split(|octet| *octet == 0);
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(wanted), Some(user), Some(_), None) if !wanted.is_empty() && wanted != user => {
-            Turn::Refused("nobody logs in as somebody else here")
+            Turn::Denied("nobody logs in as somebody else here")
         }
         (Some(_), Some(user), Some(password), None) => Turn::LogIn {
             user: user.to_vec(),
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn plain_for_somebody_else_is_refused() {
-        assert!(matches!(plain_with(b"bob\0alice\0x"), Turn::Refused(_)));
+        assert!(matches!(plain_with(b"bob\0alice\0x"), Turn::Denied(_)));
     }
 
     #[test]

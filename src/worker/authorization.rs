@@ -8,8 +8,11 @@ use super::client::{Output, ending};
 use super::deadline::Deadline;
 use super::maildrop::Maildrop;
 use super::session::{Session, command};
+use super::stream::NoTls;
 use super::tls;
-use crate::channel::{Answer, Encryption, Ending, Method, Refusal, Request, Secret, Trouble};
+use crate::channel::{
+    Answer, Encryption, Ending, Memory, Method, Refusal, Request, Secret, Trouble,
+};
 use crate::pop3::capability::{self, Offers};
 use crate::pop3::reply::{self, Code};
 use crate::pop3::{Authorization, Line, LoginStep, Mechanism};
@@ -35,7 +38,7 @@ impl Session<'_> {
                         state = self.authorization();
                     }
                 }
-                LoginStep::PasswordRefused => self.note_refused_plaintext()?,
+                LoginStep::RefusePassword => self.refuse_plaintext()?,
                 LoginStep::Failed { mechanism, why } => {
                     let method = method(mechanism);
                     self.tell(&Request::AttemptRefused { method, why: why.to_owned() })?;
@@ -72,7 +75,7 @@ impl Session<'_> {
                 self.tell_failure("the client began with TLS where STLS is wanted first");
             }
             Ending::HeaderRefused => {
-                return self.refuse_header("none is expected from this address (proxies)");
+                return self.refuse_unexpected_header();
             }
             // Sent as far as that needs no waiting. Of the other time-out, of inactivity, RFC 1939
             // section 3 wants the client to be told nothing.
@@ -133,12 +136,13 @@ impl Session<'_> {
         let deadline = Deadline::after(self.start.handshake_timeout);
         self.monitor.send(&Request::BeginTls, None).map_err(|_| Ending::Failed)?;
         let started = match self.monitor.receive() {
-            Ok((Answer::TlsMaterial, Some(material))) => tls::set_up(material, &self.monitor)
-                .and_then(|setup| {
+            Ok((Answer::TlsMaterial, Some(material))) => {
+                tls::set_up(material, &self.monitor).map_err(NoTls::from).and_then(|setup| {
                     let encryption = self.client.start_tls(Arc::clone(&setup.config), deadline)?;
                     Ok((encryption, setup))
-                }),
-            Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned()),
+                })
+            }
+            Ok((Answer::NoCertificate, None)) => Err("there is no certificate".to_owned().into()),
             Ok(_) | Err(_) => return Err(Ending::Failed),
         };
         match started {
@@ -149,8 +153,11 @@ impl Session<'_> {
                 let told = self.monitor.send(&Request::Encrypted(encryption), None);
                 told.map_err(|_| Ending::Failed)
             }
-            Err(reason) => {
-                self.tell_failure(&reason);
+            Err(NoTls::ProxyHeader) if self.start.implicit_tls => {
+                Err(self.refuse_unexpected_header())
+            }
+            Err(why) => {
+                self.tell_failure(&why.to_string());
                 Err(Ending::WithoutTls)
             }
         }
@@ -161,11 +168,16 @@ impl Session<'_> {
         let _ = self.monitor.send(&Request::HandshakeFailed(reason.to_owned()), None);
     }
 
-    fn note_refused_plaintext(&mut self) -> Result<(), Ending> {
+    fn refuse_plaintext(&mut self) -> Result<(), Ending> {
         if !std::mem::replace(&mut self.refused_plaintext, true) {
             self.tell(&Request::PlaintextRefused)?;
         }
-        Ok(())
+        let text = if self.offers_tls()? {
+            "no password without encryption: use STLS, or TLS on port 995"
+        } else {
+            "no password without encryption, for which this server has no certificate"
+        };
+        reply::err(&mut self.client.output, text).map_err(ending)
     }
 
     fn log_in(&mut self, request: Request) -> Result<Result<Maildrop, Refusal>, Ending> {
@@ -187,7 +199,10 @@ impl Session<'_> {
                 return Err(Ending::Failed);
             }
         };
-        let ids = if remembered { self.receive_remembered()? } else { None };
+        let ids = match remembered {
+            Memory::Follows => self.receive_remembered()?,
+            Memory::Empty | Memory::OutOfReach => None,
+        };
         let loaded = match mailbox {
             Some(mailbox) => {
                 Maildrop::scan(mailbox, &self.start.confinement.limits, fingerprint_key)
@@ -195,11 +210,18 @@ impl Session<'_> {
             None => Ok(Maildrop::default()),
         };
         let loaded = loaded.and_then(|mut maildrop| {
-            maildrop.distinguish(ids)?;
-            Ok(maildrop)
+            let wrong = ids.and_then(|ids| maildrop.recall(ids));
+            if remembered == Memory::OutOfReach {
+                maildrop.leave_ids_alone();
+            }
+            maildrop.distinguish()?;
+            Ok((maildrop, wrong))
         });
         match loaded {
-            Ok(maildrop) => {
+            Ok((maildrop, wrong)) => {
+                if let Some(wrong) = wrong {
+                    self.tell(&Request::NotRemembered(wrong))?;
+                }
                 // Ids of a mailbox that is away for a moment are not to be forgotten.
                 if maildrop.has_mailbox() {
                     self.remember(maildrop.to_remember(|_| false))?;

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 
 use super::deadline::Deadline;
-use super::stream::Stream;
+use super::stream::{NoTls, Stream};
 use crate::channel::{Encryption, Ending, ToMonitor};
 use crate::pop3::LineBuffer;
 use crate::pop3::reply::{self, Code};
@@ -21,7 +21,7 @@ const FULL: usize = 128 * 1024;
 /// What a TLS client begins with (RFC 8446 section 5.1), and no command of POP3.
 const TLS: &[u8] = &[22, 3];
 
-/// How long a client may take to make room for the last replies, once the session is over. With
+/// How long a client may take to make room for all of the last replies, once the session is over. With
 /// [`GOODBYE`], the monitor has to wait longer than that for its worker.
 const LAST_REPLIES: Duration = Duration::from_secs(30);
 
@@ -155,7 +155,7 @@ impl Client {
         &mut self,
         config: Arc<ServerConfig>,
         deadline: Deadline,
-    ) -> Result<Encryption, String> {
+    ) -> Result<Encryption, NoTls> {
         self.output.flush().map_err(|error| error.to_string())?;
         self.input = LineBuffer::default();
         self.output.stream.start_tls(config, deadline)
@@ -201,7 +201,7 @@ impl Client {
         if self.output.is_cut {
             return;
         }
-        self.output.stream.hurry(LAST_WORD);
+        self.output.stream.hurry(Deadline::after(LAST_WORD));
         if self.output.pending.is_empty() {
             let text = "the server ends this session, try again later";
             // Into memory: it cannot fail.
@@ -215,7 +215,8 @@ impl Client {
     /// Sends the last replies and waits a little for the client to close the connection: closing
     /// with something unread would make the kernel throw away what is on its way to the client.
     pub(super) fn say_goodbye(mut self) {
-        self.output.stream.hurry(LAST_REPLIES);
+        // One for all of it: behind the replies comes TLS's own goodbye.
+        self.output.stream.hurry(Deadline::after(LAST_REPLIES));
         if self.output.flush().is_ok() && self.output.stream.finish().is_ok() {
             self.output.stream.drain(Deadline::after(GOODBYE));
         }

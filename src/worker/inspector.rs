@@ -51,7 +51,9 @@ fn look(
     let mailbox = File::from(mailbox);
     let before = mailbox.metadata()?;
     let scanned = Maildrop::scan(mailbox.into(), limits, 0).and_then(|mut maildrop| {
-        maildrop.distinguish(remembered)?;
+        // What is wrong with that, sessions tell.
+        let _ = remembered.and_then(|file| maildrop.recall(file));
+        maildrop.distinguish()?;
         Ok(maildrop)
     });
     let maildrop = match scanned {

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use super::{Confinement, NO_SANDBOX, sandbox};
 use crate::channel::{Found, FromReader, KeptMessage, Look, MAX_HEADER, Range};
 use crate::ffi::process::close_all_except;
-use crate::mbox::{self, Limits, Remembered, ScanError};
+use crate::mbox::{self, FirstField, Limits, LongIds, Remembered, ScanError, message_id};
 
 /// Headers are looked for in so many octets of a message: few are longer altogether, and what an admin
 /// wants to see stands near the beginning.
@@ -45,20 +45,24 @@ enum Failure {
 fn tell(file: &File, limits: &Limits, asker: &FromReader) -> Result<(), Failure> {
     let size = file.metadata().map_err(unreadable)?.len();
     let mut index = mbox::scan_cutting(file, size, limits).map_err(Failure::Unreadable)?;
-    // Where several have one id, it tells them apart here, too.
+    // Where several have one id, it tells them apart here, too. What else was in the mailbox, and is
+    // remembered of it, nobody knows any more.
     index.distinguish(file, &Remembered::default()).map_err(Failure::Unreadable)?;
+    let mut long_ids = LongIds::of(file);
     for message in index.messages() {
         let std::ops::Range { start, end } = message.range();
         let head = read_at(file, start, (end - start).min(HEAD)).map_err(unreadable)?;
         let tail = read_at(file, end.saturating_sub(3).max(start), 3.min(end - start));
+        let [message_id, from, subject] = headers(&head);
         let kept = KeptMessage {
             range: Range { start, end },
             line_feeds: lacking(&tail.map_err(unreadable)?),
             octets: message.octets().0,
             unique_id: index.unique_id(message).to_string(),
-            message_id: header(&head, b"Message-ID:"),
-            from: header(&head, b"From:"),
-            subject: header(&head, b"Subject:"),
+            long_id: long_ids.find(message).map_err(Failure::Unreadable)?.to_string(),
+            message_id,
+            from,
+            subject,
         };
         asker.send(&Found::Message(kept), None).map_err(|_| Failure::Gone)?;
     }
@@ -84,53 +88,29 @@ fn lacking(end: &[u8]) -> u8 {
     }
 }
 
-/// What stands behind the `name` of the first such header of a message, unfolded (RFC 5322 section
-/// 2.2.3); empty when there is none.
-fn header(message: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut lines = message.split(|octet| *octet == b'\n').skip(1).map(<[u8]>::trim_ascii_end);
-    let mut value = Vec::new();
-    let first = lines.by_ref().take_while(|line| !line.is_empty()).find_map(|line| {
-        let (start, rest) = line.split_at_checked(name.len())?;
-        start.eq_ignore_ascii_case(name).then_some(rest)
-    });
-    let Some(first) = first else { return value };
-    value.extend(first.trim_ascii());
-    for line in lines.take_while(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
-        if value.len() >= MAX_HEADER {
-            break;
-        }
-        value.push(b' ');
-        value.extend(line.trim_ascii());
-    }
-    value.truncate(MAX_HEADER);
-    value
+/// The headers that an admin is shown, empty where there is none.
+fn headers(message: &[u8]) -> [Vec<u8>; 3] {
+    let mut fields =
+        [message_id::NAME, "From", "Subject"].map(|name| FirstField::new(name, MAX_HEADER));
+    let content = memchr::memchr(b'\n', message).and_then(|end| message.get(end + 1..));
+    mbox::field::find(content.unwrap_or_default(), &mut fields);
+    fields.map(|field| field.value().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MESSAGE: &[u8] =
-        b"From a\nsubject: one\r\n\ttwo\nMessage-Id:<1@a>\nX: From: no\n\nFrom: x\n";
-
     #[test]
-    fn headers_are_found_whatever_their_case_and_unfolded() {
-        assert_eq!(header(MESSAGE, b"Subject:"), b"one two");
-        assert_eq!(header(MESSAGE, b"Message-ID:"), b"<1@a>");
-    }
-
-    #[test]
-    fn neither_the_body_nor_the_from_line_is_a_header() {
-        assert_eq!(header(MESSAGE, b"From:"), b"");
-        assert_eq!(header(b"From: a\n\n", b"From:"), b"");
-    }
-
-    #[test]
-    fn a_header_without_end_is_cut() {
-        let message = [b"From a\nSubject:".as_slice(), &b"\n x".repeat(1000)].concat();
-        assert_eq!(header(&message, b"Subject:").len(), MAX_HEADER);
-        let message = [b"From a\nSubject: ".as_slice(), &[b'x'; 5000]].concat();
-        assert_eq!(header(&message, b"Subject:").len(), MAX_HEADER);
+    fn headers_are_those_of_the_header() {
+        let told = |message: &[u8]| headers(message).map(|value| String::from_utf8(value).unwrap());
+        let message =
+            b"From a\nsubject: one\r\n\ttwo\nMessage-Id : <1@a>\nX: From: no\n\nFrom: x\n";
+        assert_eq!(told(message), ["<1@a>", "", "one two"]);
+        assert_eq!(told(b"From: a\n\nFrom: b\n"), ["", "", ""]);
+        assert_eq!(told(b"From a\nFrom: b\n \nSubject: c"), ["", "b", "c"]);
+        let long = [b"From a\nSubject:".as_slice(), &b"\n x".repeat(1000)].concat();
+        assert_eq!(told(&long)[2].len(), MAX_HEADER);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use super::client::Output;
 use super::mailbox::{Lost, Mailbox, State};
-use crate::channel::{Totals, Trouble};
+use crate::channel::{NotRemembered, Totals, Trouble};
 use crate::mbox::{self, Index, Limits, Message, Remembered, ScanError, TransmitError, Workspace};
 use crate::pop3::{self, MessageNumber};
 
@@ -27,6 +27,19 @@ pub(super) struct Maildrop {
     workspace: Option<Workspace>,
     prepared: Prepared,
     remembered: Remembered,
+    file_of_ids: FileOfIds,
+}
+
+/// What is known of the file of remembered unique-ids.
+#[derive(Default, PartialEq, Eq)]
+enum FileOfIds {
+    /// What is remembered is what is in it.
+    #[default]
+    Known,
+    /// There is more in it, which makes no sense.
+    Damaged,
+    /// Whatever is in it has to stay.
+    OutOfReach,
 }
 
 /// The reply to a RETR that may never come.
@@ -59,16 +72,36 @@ impl Maildrop {
         Ok(Self { mailbox: Some(mailbox), index, ..Self::default() })
     }
 
-    /// Makes the unique-ids of different messages different, as they were before, by `file`.
+    /// Takes what is remembered of unique-ids from `file`; says what is wrong with that, which costs some
+    /// clients a second download, and no more.
+    pub(super) fn recall(&mut self, file: OwnedFd) -> Option<NotRemembered> {
+        let text = match read(&File::from(file)) {
+            Ok(text) => text,
+            Err(error) => {
+                self.leave_ids_alone();
+                return Some(NotRemembered::Unreadable(error.raw_os_error().unwrap_or_default()));
+            }
+        };
+        let (remembered, damaged) = Remembered::parse(&text);
+        self.remembered = remembered;
+        if damaged == 0 {
+            return None;
+        }
+        self.file_of_ids = FileOfIds::Damaged;
+        Some(NotRemembered::Damaged(damaged as u64))
+    }
+
+    /// Unique-ids may be remembered and nobody knows which, perhaps only for now.
+    pub(super) fn leave_ids_alone(&mut self) {
+        self.file_of_ids = FileOfIds::OutOfReach;
+    }
+
+    /// Makes the unique-ids of different messages different, as they were before where that is known.
     ///
     /// # Errors
     ///
     /// The mailbox could not be read again.
-    pub(super) fn distinguish(&mut self, file: Option<OwnedFd>) -> Result<(), Trouble> {
-        // An unreadable file of unique-ids costs some clients a second download, and no more.
-        let text = file.and_then(|file| read(&File::from(file)).ok()).unwrap_or_default();
-        let (remembered, _damaged) = Remembered::parse(&text);
-        self.remembered = remembered;
+    pub(super) fn distinguish(&mut self) -> Result<(), Trouble> {
         match &self.mailbox {
             Some(mailbox) => {
                 self.index.distinguish(mailbox.file(), &self.remembered).map_err(trouble)
@@ -78,10 +111,15 @@ impl Maildrop {
     }
 
     /// What has to be remembered when the messages that `is_deleted` names are gone; `None` when
-    /// that is what is remembered already.
+    /// that is what is remembered already, or nothing may take its place.
     pub(super) fn to_remember(&self, is_deleted: impl FnMut(usize) -> bool) -> Option<String> {
         let new = self.index.remembered(is_deleted);
-        (new != self.remembered).then(|| new.to_string())
+        let is_wanted = match self.file_of_ids {
+            FileOfIds::Known => new != self.remembered,
+            FileOfIds::Damaged => true,
+            FileOfIds::OutOfReach => false,
+        };
+        is_wanted.then(|| new.to_string())
     }
 
     pub(super) fn has_mailbox(&self) -> bool {

@@ -76,7 +76,7 @@ pub struct Start {
     pub login_attempts: u32,
     /// How long a client may take to log in, from the beginning of the connection.
     pub login_timeout: Duration,
-    /// How long a client may be silent, or read nothing.
+    /// How long a client may be silent, or read next to nothing.
     pub idle_timeout: Duration,
     /// How long a TLS handshake may take, or a PROXY header.
     pub handshake_timeout: Duration,

@@ -18,7 +18,9 @@ impl Session<'_> {
             NoHeader::Ended(ending) => ending,
             NoHeader::Malformed(why) => self.refuse_header(&why.to_string()),
             NoHeader::Unfinished => self.refuse_header("the connection ended in the middle of it"),
-            NoHeader::TimedOut => self.refuse_header("it took too long (handshake-timeout)"),
+            NoHeader::TimedOut => {
+                self.refuse_header("it took too long (handshake-timeout, login-timeout)")
+            }
         })?;
         self.encrypted_to_proxy = tls.is_some();
         let tls = tls.map(|Tls { version, suite }| ProxyTls { version, suite });
@@ -37,8 +39,17 @@ impl Session<'_> {
         }
     }
 
-    /// There is a header where none may be, or none that can be used where one must be.
-    pub(super) fn refuse_header(&mut self, reason: &str) -> Ending {
+    /// There is a header where none may be.
+    pub(super) fn refuse_unexpected_header(&mut self) -> Ending {
+        self.refuse_header(if self.start.behind_proxy {
+            "a second one came behind that of the proxy"
+        } else {
+            "none is expected from this address (proxies)"
+        })
+    }
+
+    /// The same, or there is none that can be used where one must be.
+    fn refuse_header(&mut self, reason: &str) -> Ending {
         match self.monitor.send(&Request::ProxyRefused(reason.to_owned()), None) {
             Ok(()) => self.turn_away(None, "PROXY header refused", Ending::HeaderRefused),
             Err(_) => Ending::Failed,
@@ -105,6 +116,9 @@ mod tests {
             monitor.send(&answer, None).unwrap();
         }
         while let Ok((request, None)) = monitor.receive() {
+            if request == Request::OffersTls {
+                monitor.send(&Answer::OffersTls(false), None).unwrap();
+            }
             heard.push(request);
             if matches!(heard.last(), Some(Request::End { .. })) {
                 break;
@@ -136,7 +150,10 @@ mod tests {
         let answer = Answer::Admitted { takes_passwords: false };
         let (said, heard) = run(start(), octets.as_bytes(), Some(answer));
         assert!(said.contains("-ERR no password without encryption"), "{said}");
-        assert_eq!(heard[1..], [Request::PlaintextRefused, end(Ending::Quit)]);
+        // It is not told to use what there is not.
+        assert!(said.contains("no certificate") && !said.contains("STLS"), "{said}");
+        let expected = [Request::PlaintextRefused, Request::OffersTls, end(Ending::Quit)];
+        assert_eq!(heard[1..], expected);
     }
 
     #[test]
@@ -155,6 +172,33 @@ mod tests {
         let (said, heard) = run(start(), b"USER alice\r\n", None);
         assert_eq!(said, "");
         assert!(matches!(heard[..], [Request::ProxyRefused(_), _]), "{heard:?}");
+    }
+
+    #[test]
+    fn client_reads_that_the_server_ends_the_session_unless_tls_has_to_begin() {
+        for behind_proxy in [true, false] {
+            for implicit_tls in [true, false] {
+                let (mut client, server) = UnixStream::pair().unwrap();
+                let (monitor, worker): (ToWorker, _) = pair().unwrap();
+                drop(monitor);
+                let start = Start { behind_proxy, implicit_tls, ..start() };
+                assert!(session::run(&start, server.into(), worker).is_err());
+                let mut said = String::new();
+                client.read_to_string(&mut said).unwrap();
+                assert_eq!(said.contains("[SYS/TEMP]"), !implicit_tls, "{said}");
+                assert_eq!(said.is_empty(), implicit_tls, "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn second_header_is_called_one() {
+        let octets = [HEADER, HEADER].concat();
+        let answer = Answer::Admitted { takes_passwords: true };
+        let (said, heard) = run(start(), octets.as_bytes(), Some(answer));
+        assert!(said.ends_with("-ERR PROXY header refused\r\n"), "{said}");
+        let [_, Request::ProxyRefused(reason), _] = &heard[..] else { panic!("{heard:?}") };
+        assert!(reason.contains("second"), "{reason}");
     }
 
     #[test]

@@ -35,12 +35,13 @@ pub(super) fn run(start: &Start, socket: OwnedFd, monitor: ToMonitor) -> io::Res
     };
     let ending = session.serve().err().unwrap_or(Ending::Quit);
     let Session { client, monitor, retrieved, .. } = session;
+    // It could not read what is said without.
+    let expects_tls = ending == Ending::WithoutTls || start.implicit_tls && !client.is_encrypted();
     // First the monitor, so that the user's next session need not wait for this client to go.
     let told = monitor.send(&Request::End { ending, retrieved }, None);
     match told {
         Ok(()) => client.say_goodbye(),
-        // It expects TLS, and could not read that.
-        Err(_) if ending == Ending::WithoutTls => {}
+        Err(_) if expects_tls => {}
         Err(_) => client.end(),
     }
     told

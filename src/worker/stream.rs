@@ -1,6 +1,7 @@
 //! The connection: octets in and out, encrypted once TLS has begun.
 
-use std::cell::OnceCell;
+use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,12 +15,44 @@ use rustls::{HandshakeKind, ServerConfig};
 use super::deadline::Deadline;
 use super::tls::Records;
 use crate::channel::{Encryption, Ending, MAX_REASON, ToMonitor};
+use crate::proxy;
 
 /// A TLS record that begins a handshake (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
 
 /// So much is encrypted before it is sent: what fits into the cache.
 const ENCRYPTED_AT_ONCE: usize = 64 * 1024;
+
+/// A client that is slow is waited for as long as it takes so many octets within each idle time-out.
+/// Those that were handed to the kernel count: nobody else knows of others. Less is no reading: with
+/// an octet now and then, whoever likes could keep a session.
+const LEAST: usize = 4 * 1024;
+
+/// Why there is no TLS.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoTls {
+    /// The header of a proxy is where TLS has to begin.
+    ProxyHeader,
+    /// In words.
+    Because(String),
+}
+
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProxyHeader => f.write_str(NOT_TLS),
+            Self::Because(reason) => f.write_str(reason),
+        }
+    }
+}
+
+const NOT_TLS: &str = "the client does not speak TLS";
+
+impl From<String> for NoTls {
+    fn from(reason: String) -> Self {
+        Self::Because(reason)
+    }
+}
 
 /// A socket, and the encryption on it.
 #[derive(Debug)]
@@ -43,11 +76,11 @@ impl Stream {
         self.monitor = Some(monitor);
     }
 
-    /// From here on the monitor does not matter, and each wait for the client takes no longer than
-    /// this.
-    pub(super) fn hurry(&mut self, idle_timeout: Duration) {
+    /// From here on the monitor does not matter, and nothing waits beyond `deadline`, nor beyond a time
+    /// that was named before.
+    pub(super) fn hurry(&mut self, deadline: Deadline) {
         self.monitor = None;
-        self.idle_timeout = idle_timeout;
+        self.latest = Some(self.at_latest(deadline));
     }
 
     /// From here on nothing waits beyond `latest`, however much the client says or takes.
@@ -78,25 +111,25 @@ impl Stream {
         &mut self,
         config: Arc<ServerConfig>,
         deadline: Deadline,
-    ) -> Result<Encryption, String> {
+    ) -> Result<Encryption, NoTls> {
         let deadline = self.at_latest(deadline);
         let mut tls = Box::new(Records::new(config).map_err(|error| bounded(&error.to_string()))?);
         let mut is_first = true;
         while tls.is_handshaking() {
             self.wait_for_client(PollFlags::POLLIN, deadline).map_err(in_handshake)?;
-            if is_first && !begins_handshake(&self.socket) {
-                return Err("the client does not speak TLS".to_owned());
+            if is_first {
+                begins_handshake(&self.socket)?;
             }
             is_first = false;
             let count = match receive(&self.socket, tls.room().map_err(in_handshake)?) {
-                Ok(0) => return Err("the client went away".to_owned()),
+                Ok(0) => return Err("the client went away".to_owned().into()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(in_handshake(error)),
+                Err(error) => return Err(in_handshake(error).into()),
             };
             let outcome = tls.received(count);
             // In case of trouble this is the alert that says so.
-            let sent = self.send_records(&mut tls, || deadline);
+            let sent = self.send_records(&mut tls, &Patience::Until(deadline));
             outcome.map_err(|error| bounded(&error.to_string()))?;
             sent.map_err(in_handshake)?;
         }
@@ -168,7 +201,7 @@ impl Stream {
 
     /// How long the client may take to make room.
     fn patience(&self) -> Patience {
-        Patience { span: self.idle_timeout, latest: self.latest, deadline: OnceCell::new() }
+        Patience::new(self.idle_timeout, self.latest)
     }
 
     /// What is there, or `WouldBlock`; 0 for the end.
@@ -191,13 +224,12 @@ impl Stream {
             return Ok(0);
         }
         let outcome = tls.received(count).map_err(io::Error::other);
-        let patience = self.patience();
-        let sent = self.send_records(tls, || patience.deadline());
+        let sent = self.send_records(tls, &self.patience());
         outcome.and(sent)?;
         taken(tls, room).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    /// Sends all of `octets`; a client that takes none of them for too long is gone.
+    /// Sends all of `octets`; a client that takes less than [`LEAST`] of them for too long is gone.
     ///
     /// # Errors
     ///
@@ -205,11 +237,11 @@ impl Stream {
     pub(super) fn send_all(&mut self, octets: &[u8]) -> io::Result<()> {
         let patience = self.patience();
         let Some(mut tls) = self.tls.take() else {
-            return self.send_octets(octets, || patience.deadline());
+            return self.send_octets(octets, &patience);
         };
         let result = octets.chunks(ENCRYPTED_AT_ONCE).try_for_each(|piece| {
             tls.encrypt(piece).map_err(io::Error::other)?;
-            self.send_records(&mut tls, || patience.deadline())
+            self.send_records(&mut tls, &patience)
         });
         self.tls = Some(tls);
         result
@@ -219,26 +251,37 @@ impl Stream {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         if let Some(mut tls) = self.tls.take() {
             tls.close().map_err(io::Error::other)?;
-            let patience = self.patience();
-            self.send_records(&mut tls, || patience.deadline())?;
+            self.send_records(&mut tls, &self.patience())?;
         }
         Ok(shutdown(self.socket.as_raw_fd(), Shutdown::Write)?)
     }
 
     /// Sends the records that are ready.
-    fn send_records(&self, tls: &mut Records, deadline: impl Fn() -> Deadline) -> io::Result<()> {
-        let result = self.send_octets(tls.outgoing(), deadline);
+    fn send_records(&self, tls: &mut Records, patience: &Patience) -> io::Result<()> {
+        let result = self.send_octets(tls.outgoing(), patience);
         tls.sent();
         result
     }
 
-    fn send_octets(&self, mut octets: &[u8], deadline: impl Fn() -> Deadline) -> io::Result<()> {
+    fn send_octets(&self, mut octets: &[u8], patience: &Patience) -> io::Result<()> {
+        let mut is_over = false;
         while !octets.is_empty() {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             match send(self.socket.as_raw_fd(), octets, flags) {
-                Ok(count) => octets = octets.get(count..).unwrap_or_default(),
+                Ok(count) => {
+                    octets = octets.get(count..).unwrap_or_default();
+                    patience.took(count);
+                    is_over = is_over && patience.deadline().has_passed();
+                }
                 Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => self.wait_for_client(PollFlags::POLLOUT, deadline())?,
+                Err(nix::Error::EAGAIN) if is_over => return Err(io::ErrorKind::TimedOut.into()),
+                Err(nix::Error::EAGAIN) => {
+                    match self.wait_for_client(PollFlags::POLLOUT, patience.deadline()) {
+                        // There may be room, of which poll(2) says nothing before it is a third of all.
+                        Err(error) if error.kind() == io::ErrorKind::TimedOut => is_over = true,
+                        waited => waited?,
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -298,26 +341,61 @@ fn take(socket: &OwnedFd, room: &mut [u8], how: MsgFlags) -> io::Result<usize> {
     }
 }
 
-/// A deadline that is counted from the first time that somebody has to wait.
-struct Patience {
-    span: Duration,
-    latest: Option<Deadline>,
-    deadline: OnceCell<Deadline>,
+/// How long somebody is waited for who is to take something.
+enum Patience {
+    Until(Deadline),
+    /// Counted from the first time that somebody has to wait, and again whenever the client has taken
+    /// [`LEAST`] octets; but never beyond the latest time.
+    Renewed {
+        span: Duration,
+        latest: Option<Deadline>,
+        deadline: Cell<Option<Deadline>>,
+        /// Octets since it was renewed.
+        taken: Cell<usize>,
+    },
 }
 
 impl Patience {
+    fn new(span: Duration, latest: Option<Deadline>) -> Self {
+        Self::Renewed { span, latest, deadline: Cell::default(), taken: Cell::default() }
+    }
+
     fn deadline(&self) -> Deadline {
-        let deadline = *self.deadline.get_or_init(|| Deadline::after(self.span));
-        self.latest.map_or(deadline, |latest| latest.min(deadline))
+        match self {
+            Self::Until(deadline) => *deadline,
+            Self::Renewed { span, latest, deadline, .. } => {
+                let counted = deadline.get().unwrap_or_else(|| Deadline::after(*span));
+                deadline.set(Some(counted));
+                latest.map_or(counted, |latest| latest.min(counted))
+            }
+        }
+    }
+
+    fn took(&self, octets: usize) {
+        if let Self::Renewed { deadline, taken, .. } = self {
+            taken.set(taken.get() + octets);
+            if taken.get() >= LEAST {
+                taken.set(0);
+                deadline.set(None);
+            }
+        }
     }
 }
 
-/// Looks at the first octet without taking it.
-fn begins_handshake(socket: &OwnedFd) -> bool {
-    let mut first = [0];
-    let count = take(socket, &mut first, MsgFlags::MSG_PEEK);
+/// Looks at the first octets without taking them.
+fn begins_handshake(socket: &OwnedFd) -> Result<(), NoTls> {
+    let mut first = [0; 16];
     // Nothing, or an end, shows itself when it is read.
-    !matches!(count, Ok(1)) || first == [HANDSHAKE_RECORD]
+    let count = take(socket, &mut first, MsgFlags::MSG_PEEK).unwrap_or(0);
+    let first = first.get(..count).unwrap_or_default();
+    match first.first() {
+        None | Some(&HANDSHAKE_RECORD) => Ok(()),
+        // Proxies send it in one piece.
+        Some(_) if proxy::BEGINNINGS.iter().any(|it| first.starts_with(it)) => {
+            Err(NoTls::ProxyHeader)
+        }
+        Some(_) => Err(NOT_TLS.to_owned().into()),
+    }
 }
 
 fn encryption(tls: &Records) -> Encryption {

@@ -242,6 +242,52 @@ class Odd(HostCase):
         self.assertEqual(session.multi("UIDL"), [b"1 " + ids[1]])
         session.quit()
 
+    def test_ids_that_cannot_be_read_for_a_moment_are_there_again_later(self):
+        same = b"From a\nSubject: %d\n\nbody\n\n"
+        user = self.account(b"".join(same % number for number in range(3)))
+        path = f"/var/lib/popa3d/unique-ids/{user}"
+        session = self.login(user)
+        ids = [line.split()[1] for line in session.multi("UIDL")]
+        session.ok("DELE 1")
+        session.quit()
+        self.until_idle()
+        file = self.host.path(path)
+        file.rename(f"{file}.away")
+        # The first one cannot be opened, the second one can, and cannot be read.
+        for out_of_reach in (f"ln -s {path} {path}", f"rm {path}; mkdir {path}"):
+            self.host.shell(out_of_reach)
+            session = self.login(user)
+            self.assertEqual(len(session.multi("UIDL")), 2)
+            session.quit()
+            self.until_idle()
+            self.assertFalse(file.is_file())
+        said = self.messages(POPA3D_EVENT="unique-ids-not-kept", POPA3D_USER=user)
+        self.assertEqual([line.split(": ")[1] for line in said], ["reading those that are remembered"] * 2, said)
+        file.rmdir()
+        file.with_name(f"{file.name}.away").rename(file)
+        session = self.login(user)
+        self.assertEqual([line.split()[1] for line in session.multi("UIDL")], ids[1:])
+        session.quit()
+
+    def test_damage_in_the_file_of_ids_is_told_once_and_costs_nothing_else(self):
+        same = b"From a\nSubject: %d\n\nbody\n\n"
+        user = self.account(b"".join(same % number for number in range(2)))
+        session = self.login(user)
+        ids = session.multi("UIDL")
+        session.quit()
+        self.until_idle()
+        path = f"/var/lib/popa3d/unique-ids/{user}"
+        before = self.host.read(path)
+        self.host.write(path, before + b"\0\0\0\0\n", mode=0o600)
+        for _ in range(2):
+            session = self.login(user)
+            self.assertEqual(session.multi("UIDL"), ids)
+            session.quit()
+            self.until_idle()
+        self.assertEqual(self.host.read(path), before)
+        (said,) = self.messages(POPA3D_EVENT="unique-ids-not-kept", POPA3D_USER=user)
+        self.assertTrue(said.endswith(": 1 damaged lines are dropped"), said)
+
 
 class Refused(HostCase):
     """Not served, with a clear reply and a clear journal line, and not touched."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import time
 
 from .case import PASSWORD, HostCase
 from .mail import Message, mbox, message, messages
@@ -308,6 +309,25 @@ class TimeOuts(HostCase):
         session.send(b"RETR 1\r\n")
         self.assertTrue(self.processes())
         self.until_idle()
+
+    def test_a_client_that_reads_slowly_and_steadily_gets_all_of_it(self):
+        self.settings('idle-timeout = "4s"\n')
+        item = message(1, (b"w" * 999 + b"\n") * 8_000)
+        user = self.account([item])
+        session = self.login(user)
+        session.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        session.send(b"RETR 1\r\n")
+        received = b""
+        # So slowly that no reply of 128 KiB would get through within the time.
+        for _ in range(120):
+            received += session.connection.recv(2_000)
+            time.sleep(0.1)
+        while not received.endswith(b"\r\n.\r\n"):
+            data = session.connection.recv(1 << 16)
+            self.assertTrue(data, f"the connection was closed after {len(received)} octets")
+            received += data
+        self.assertEqual(len(received.partition(b"\r\n")[2]), item.octets + len(b".\r\n"))
+        session.quit()
 
     def _assert_let_go(self, session):
         rest = b""

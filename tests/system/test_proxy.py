@@ -366,12 +366,15 @@ class Refused(ProxyCase):
                 self.assertEqual(said(session), b"-ERR PROXY header refused\r\n")
                 self.assertIn("none is expected from this address", self.refusal(source, "POPA3D_CLIENT"))
 
-    def test_header_from_elsewhere_on_port_995_is_no_tls(self):
+    def test_header_from_elsewhere_on_port_995(self):
         for header in (line(), named()):
             source = self.address()
             session = self.open(header, 995, source=source)
             self.assertEqual(said(session), b"")
-            self.until_said(f"No TLS with {source}: the client does not speak TLS", POPA3D_CLIENT=source)
+            self.assertIn("none is expected from this address", self.refusal(source, "POPA3D_CLIENT"))
+            (end,) = self.journal(POPA3D_CLIENT=source, POPA3D_EVENT="session-ended")
+            self.assertEqual(end["POPA3D_ENDING"], "proxy-refused")
+            self.assertEqual(self.messages(POPA3D_CLIENT=source, POPA3D_EVENT="tls-failed"), [])
 
     def test_header_of_a_client_behind_the_one_of_its_proxy(self):
         proxy = self.proxy()
@@ -381,7 +384,7 @@ class Refused(ProxyCase):
         self.assertEqual(said(session), b"")
         entries = self.entries(proxy)
         self.assertEqual({entry["POPA3D_CLIENT"] for entry in entries}, {"192.0.2.7"})
-        self.assertIn("PROXY header of 192.0.2.7 refused: ", " ".join(entry["MESSAGE"] for entry in entries))
+        self.assertIn("PROXY header of 192.0.2.7 refused: a second one came", " ".join(entry["MESSAGE"] for entry in entries))
 
     def test_as_a_later_command_it_is_unknown(self):
         session = self.connect()

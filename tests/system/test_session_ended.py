@@ -117,7 +117,7 @@ class Endings:
         session = self.session()
         other = base64.b64encode(b"bob\0alice\0secret-of-alice").decode()
         session.err("AUTH PLAIN !")
-        session.err(f"AUTH PLAIN {other}")
+        session.err(f"AUTH PLAIN {other}", b"AUTH")
         self.assertTrue(session.command("AUTH LOGIN").startswith(b"+ "))
         session.err("x" * 4000)
         session.ended()

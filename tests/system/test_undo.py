@@ -199,6 +199,20 @@ class Undo(UndoCase):
         self.assert_mailbox(user, mail[0] + mail[2])
         self.assertEqual(self.unique_ids(user), [ids[0], ids[2]])
 
+    def test_message_is_found_by_the_unique_id_that_uidl_and_the_journal_told(self):
+        mail = [b"From a\nSubject: %d\n\nbody\n\n" % number for number in range(2)]
+        user = self.account(b"".join(mail))
+        ids = self.unique_ids(user)
+        self.remove(user, 2)
+        self.assert_said(f"Deleted {ids[1]} ", POPA3D_EVENT="expunged", POPA3D_USER=user)
+        (line,) = self.listed(user)
+        self.assertEqual(line[1], ids[0])
+        self.assertIn("is not kept", self.refused_undelete(user, ids[1][:-1]))
+        self.undelete(user, ids[1])
+        self.assert_mailbox(user, b"".join(mail))
+        self.assertEqual(self.unique_ids(user), ids)
+        self.assertEqual(self.listed(user), [])
+
 
 class Mailboxes(UndoCase):
     """What messages are put back into."""

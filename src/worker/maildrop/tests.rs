@@ -383,3 +383,43 @@ fn what_follows_a_from_line_alone_is_sent_from_a_new_mailbox() {
     }
     assert!(session.retr(1).unwrap().contains("first"));
 }
+
+/// What a session on two messages of one unique-id makes of the file at `path`, opened like that.
+fn recalled(path: &PathBuf, how: &fs::OpenOptions) -> (Option<NotRemembered>, Session) {
+    let mut session = Session::new("From a\n\none\n\nFrom a\n\ntwo\n");
+    let wrong = session.maildrop.recall(how.open(path).unwrap().into());
+    session.maildrop.distinguish().unwrap();
+    (wrong, session)
+}
+
+#[test]
+fn file_of_unique_ids_that_cannot_be_read_is_not_replaced() {
+    let path = std::env::temp_dir().join(format!("popa3d-ids-of-drop-{}", std::process::id()));
+    let (read, write) =
+        (fs::OpenOptions::new().read(true).clone(), fs::OpenOptions::new().write(true).clone());
+    fs::write(&path, "").unwrap();
+    let (wrong, session) = recalled(&path, &read);
+    assert_eq!(wrong, None);
+    let ids = session.maildrop.to_remember(|_| false).unwrap();
+    fs::write(&path, &ids).unwrap();
+    let (wrong, session) = recalled(&path, &write);
+    assert_eq!(wrong, Some(NotRemembered::Unreadable(nix::Error::EBADF as i32)));
+    assert_eq!(session.maildrop.to_remember(|_| false), None);
+    assert_eq!(session.maildrop.to_remember(|number| number == 0), None);
+    let (wrong, session) = recalled(&path, &read);
+    assert_eq!((wrong, session.maildrop.to_remember(|_| false)), (None, None));
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn damaged_lines_of_unique_ids_are_told_and_not_written_again() {
+    let path = std::env::temp_dir().join(format!("popa3d-ids-damaged-{}", std::process::id()));
+    let read = fs::OpenOptions::new().read(true).clone();
+    fs::write(&path, "").unwrap();
+    let ids = recalled(&path, &read).1.maildrop.to_remember(|_| false).unwrap();
+    fs::write(&path, format!("{ids}no entry\nnor this\n")).unwrap();
+    let (wrong, session) = recalled(&path, &read);
+    assert_eq!(wrong, Some(NotRemembered::Damaged(2)));
+    assert_eq!(session.maildrop.to_remember(|_| false), Some(ids));
+    fs::remove_file(path).unwrap();
+}

@@ -149,13 +149,17 @@ impl Records {
         let Self { connection, incoming, filled, plain, outgoing, is_closed, .. } = self;
         loop {
             let records = incoming.get_mut(..*filled).unwrap_or_default();
-            let UnbufferedStatus { discard, state, .. } = connection.process_tls_records(records);
+            let UnbufferedStatus { mut discard, state, .. } =
+                connection.process_tls_records(records);
             let is_done = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     let mut result = Ok(false);
                     while let Some(record) = traffic.next_record() {
                         match record {
-                            Ok(record) => plain.extend_from_slice(record.payload),
+                            Ok(record) => {
+                                plain.extend_from_slice(record.payload);
+                                discard += record.discard;
+                            }
                             Err(error) => result = Err(error),
                         }
                     }
