@@ -134,13 +134,13 @@ impl Session<'_> {
                 self.helper = Some(helper);
                 Ok(Some(mailbox))
             }
-            Opened::Missing => {
-                if user.task.record.is_some() {
-                    let why = "the mailbox does not exist any more".to_owned();
-                    self.settle(user, &Recovery::Conflict(why));
-                }
-                Ok(None)
+            Opened::Missing if user.task.record.is_some() => {
+                // Served as empty, it would be half-way when it is there again.
+                let why = recovery::waits(&user.logged_in.account.name, "the mailbox");
+                self.log.log(&Event::UpdateNotRecovered(&user.mailbox(), &why));
+                Err(Refusal::Temporary)
             }
+            Opened::Missing => Ok(None),
             Opened::InUse(holder) => {
                 self.log.summary.add_lock_wait(self.settings.lock_timeout.0);
                 let text = format!("{}: {}", user.mailbox(), holder);

@@ -55,6 +55,16 @@ pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) 
     }
 }
 
+/// Why the redo record of `user` waits: what it belongs to is not there now, as with a spool that is not
+/// mounted yet. Only an admin can know that it never will be.
+pub(super) fn waits(user: &str, what: &str) -> String {
+    let record = redo_records::path(user);
+    format!(
+        "{what} is not there, and its redo record waits; if it is gone for good, run: rm {}",
+        record.display()
+    )
+}
+
 /// Finishes all interrupted UPDATEs there are (`popa3d --recover`), one after the other: one that
 /// fails keeps no other from being finished. Says on standard output what it did.
 #[must_use]
@@ -107,10 +117,8 @@ pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<Stri
     let found = CString::new(user).ok().map(|name| account::find(&name)).transpose();
     let account = match found.map_err(|error| format!("name service: {error}"))?.flatten() {
         Some(account) if !account.uid.is_root() => account,
-        Some(_) | None => {
-            let gone = Recovery::Conflict("the user does not exist any more".to_owned());
-            return Ok(settle(user, user, &gone, log));
-        }
+        // The name service may just not be up, and say so in the same way.
+        Some(_) | None => return Err(waits(user, "the user")),
     };
     let task = task(&account, settings, &Prepared::default(), Some(record));
     let mailbox = task.mailbox.display().to_string();
@@ -121,10 +129,7 @@ pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<Stri
             helper.finish(&Order::Release).map_err(|error| error.to_string())??;
             Ok(line)
         }
-        Opened::Missing => {
-            let gone = Recovery::Conflict("the mailbox does not exist any more".to_owned());
-            Ok(settle(user, &mailbox, &gone, log))
-        }
+        Opened::Missing => Err(waits(user, &mailbox)),
         Opened::InUse(holder) => Err(format!("{mailbox} is locked: {holder}")),
         Opened::Refused { reason, .. } => Err(format!("{mailbox}: {reason}")),
     }
