@@ -20,7 +20,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 
 use crate::channel::{FromHelper, Order, Outcome, Range, Recovery, Report};
-use crate::ffi::process::close_all_except;
+use crate::ffi::process::{close_all_except, occupy_descriptors};
 pub use dotlock::is_spool;
 
 /// Everything that a helper has to know.
@@ -105,7 +105,10 @@ fn close_all_but(monitor: &FromHelper, record: Option<&File>) -> std::io::Result
     match record {
         Some(record) => close_all_except(&[monitor.as_fd(), record.as_fd()]),
         None => close_all_except(&[monitor.as_fd()]),
-    }
+    }?;
+    // Whoever has no memory says so on standard error, and no file that comes is to be that.
+    occupy_descriptors(&[0, 1, 2]);
+    Ok(())
 }
 
 /// Finishes an UPDATE that a crash interrupted, before anybody reads the mailbox.
@@ -189,4 +192,26 @@ fn report(result: Result<(), redo::Error>) -> Report {
         redo::Error::Unfinished(_) | redo::Error::Conflict(_) => Outcome::Unfinished,
     };
     Report::Failed { reason: error.to_string(), mailbox }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::channel::{ToHelper, pair};
+    use crate::ffi::process::fork;
+
+    #[test]
+    fn no_file_that_a_helper_is_given_becomes_its_standard_error() {
+        let (_ours, theirs): (ToHelper, FromHelper) = pair().unwrap();
+        let child = || {
+            close_all_but(&theirs, None).unwrap();
+            let is_null = std::fs::read_link("/proc/self/fd/2").unwrap().ends_with("null");
+            let next = File::open("/proc/self/stat").unwrap();
+            i32::from(!is_null || std::os::fd::AsRawFd::as_raw_fd(&next) <= 2)
+        };
+        let pid = fork(child).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
 }

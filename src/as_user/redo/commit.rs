@@ -5,7 +5,7 @@ use std::io;
 use super::keep::keep;
 use super::plan::Plan;
 use super::record::{Head, MARK};
-use super::rounds::Rounds;
+use super::rounds::{Rounds, buffer};
 use super::{Error, Storage};
 use crate::channel::Range;
 
@@ -57,16 +57,18 @@ pub(in crate::as_user) fn commit(
             .map_err(Error::Unfinished);
     }
     let head = prepare(mailbox, record, plan, size, costs).map_err(Error::Untouched)?;
+    let place = head.plan.first_place();
+    let buffer = buffer(&head, costs.direct, place, size).map_err(Error::Untouched)?;
     let rounds = Rounds {
         mailbox,
         record,
         head: &head,
         direct: costs.direct,
-        place: head.plan.first_place(),
+        place,
         moved: head.summing(),
         sequence: 0,
         is_recorded: false,
-        buffer: Vec::new(),
+        buffer,
     };
     rounds.finish().map_err(Error::Unfinished)
 }

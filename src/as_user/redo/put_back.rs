@@ -22,7 +22,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::recover::Recovered;
 use super::{Error, Storage};
 
-const MAGIC: &[u8; 8] = b"popa3d\0\x02";
+/// What a record of mail that is put back begins with.
+pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x02";
 
 /// Where the mail begins in a record.
 pub(in crate::as_user) const MAIL: u64 = 4096;

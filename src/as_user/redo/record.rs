@@ -18,7 +18,8 @@ use super::Storage;
 use super::plan::Plan;
 use crate::channel::Range;
 
-const MAGIC: &[u8; 8] = b"popa3d\0\x01";
+/// What a record of a removal begins with.
+pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x01";
 
 /// Octets that are read at once for a checksum.
 const READ: usize = 256 * 1024;

@@ -4,8 +4,8 @@ use std::io;
 
 use super::commit::Costs;
 use super::record::{Entry, Head, Step};
-use super::rounds::{Rounds, mark, next_checksum};
-use super::{Error, Storage, put_back};
+use super::rounds::{Rounds, buffer, mark, next_checksum};
+use super::{Error, Storage, put_back, record};
 
 /// Octets that are read at once.
 const READ: usize = 1024 * 1024;
@@ -23,14 +23,24 @@ pub(in crate::as_user) enum Recovered {
 
 /// Finishes, in the locked `mailbox`, what `record` describes.
 ///
-/// Mail that was appended since then is kept. In any other case of `Ok` the record can go.
+/// Mail that was appended since then is kept. When it returns `Ok`, the record can go.
 pub(in crate::as_user) fn recover(
     mailbox: &impl Storage,
     record: &impl Storage,
     costs: Costs,
 ) -> Result<Recovered, Error> {
+    let mut magic = [0; 8];
+    record.read_at(&mut magic, 0).map_err(Error::Unfinished)?;
+    match &magic {
+        record::MAGIC => {}
+        put_back::MAGIC => return put_back::recover(mailbox, record).map_err(Error::Unfinished),
+        // Room for a head.
+        [0, 0, 0, 0, 0, 0, 0, 0] => return Ok(Recovered::NothingBegun),
+        // No disk tears so little: what it was for may well have begun.
+        _ => return Err(Error::Conflict("it is damaged, or of another version of popa3d")),
+    }
     let Some(head) = Head::read(record).map_err(Error::Unfinished)? else {
-        return put_back::recover(mailbox, record).map_err(Error::Unfinished);
+        return Ok(Recovered::NothingBegun);
     };
     let Some((entry, piece)) = head.newest_entry(record).map_err(Error::Unfinished)? else {
         return Ok(Recovered::NothingBegun);
@@ -143,7 +153,7 @@ fn go_on(
         moved: head.sum(mailbox, head.plan.first_place(), entry.place)?,
         sequence: entry.sequence + 1,
         is_recorded: true,
-        buffer: Vec::new(),
+        buffer: buffer(head, costs.direct, entry.place, mailbox.size()?)?,
     };
     match entry.step {
         Step::Put { mail, .. } => {

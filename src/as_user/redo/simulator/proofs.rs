@@ -243,6 +243,29 @@ fn mailbox_that_another_program_edited_half_way_loses_nothing() {
 }
 
 #[test]
+fn record_that_begins_otherwise_than_ours_decides_nothing() {
+    // What std says on standard error for lack of memory, and what another version may write.
+    for beginning in [b"memory allocation of 1048576 bytes failed".as_slice(), b"popa3d\0\xff"] {
+        for seed in 0..100 {
+            let mut random = Random(seed);
+            let case = Case::random(&mut random);
+            let log = committed(&case);
+            let mut disk = Disk::of(&case.old);
+            for (which, operation) in &log[..random.below(log.len() + 1)] {
+                apply(disk.file(*which), operation);
+            }
+            apply(&mut disk.record, &Operation::Write(beginning.to_vec(), 0));
+            let log = Log::default();
+            let mailbox = Recorded::new(Which::Mailbox, &disk.mailbox, &log);
+            let record = Recorded::new(Which::Record, &disk.record, &log);
+            let outcome = recover(&mailbox, &record, COSTS);
+            assert!(matches!(outcome, Err(Error::Conflict(_))), "seed {seed}: {outcome:?}");
+            assert!(log.take().is_empty(), "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn no_write_that_fails_loses_anything() {
     /// Fails from its n-th write, sync, truncation or reservation on.
     struct Failing<'a>(&'a Recorded, &'a RefCell<usize>);
