@@ -129,6 +129,8 @@ pub(super) fn recover(mailbox: &impl Storage, record: &impl Storage) -> io::Resu
         mailbox.sync()?;
         return Ok(Recovered::WasFinished);
     }
+    // A process may have been killed before the room was durable.
+    mailbox.sync()?;
     head.write_mail(mailbox, record)?;
     Ok(Recovered::Finished)
 }

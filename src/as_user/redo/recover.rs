@@ -155,6 +155,11 @@ fn go_on(
         is_recorded: true,
         buffer: buffer(head, costs.direct, entry.place, mailbox.size()?)?,
     };
+    // What decides may have been read from memory alone: a process was killed before its sync, or that
+    // failed, which the kernel tells once and then takes it for written.
+    head.write(record)?;
+    head.write_entry(record, entry, piece)?;
+    record.sync()?;
     match entry.step {
         Step::Put { mail, .. } => {
             mailbox.write_at(piece, entry.place)?;

@@ -7,7 +7,7 @@
 use std::io;
 
 use super::proofs::COSTS;
-use super::{Case, Disk, Log, Operation, Random, Recorded, Steps, Which, survivors};
+use super::{Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, survivors};
 use crate::as_user::redo::commit::commit;
 use crate::as_user::redo::put_back::{MAIL, put_back};
 use crate::as_user::redo::recover::{Recovered, recover};
@@ -97,6 +97,19 @@ fn judge(change: &Change, disk: &Disk, outcome: Recovered, mailbox: &[u8]) -> Re
 fn every_crash_of(change: &Change, random: &mut Random) -> Result<usize, String> {
     let mut states = 0;
     for crash in 0..=change.log.len() {
+        let (found, killed) = Killed::at(&change.before, &change.log[..crash]);
+        let fails = |error: Error| format!("killed at {crash}: {error}");
+        let (outcome, after, again) = recovered(&found.mailbox, &found.record).map_err(fails)?;
+        judge(change, &found, outcome, &after)
+            .map_err(|what| format!("killed at {crash}: {what}"))?;
+        let second = random.below(again.len() + 1);
+        for disk in killed.survivors(&again[..second], random) {
+            let fails = |error: Error| format!("killed at {crash}, then crash {second}: {error}");
+            let (outcome, after, _) = recovered(&disk.mailbox, &disk.record).map_err(fails)?;
+            judge(change, &disk, outcome, &after)
+                .map_err(|what| format!("killed at {crash}, then crash {second}: {what}"))?;
+            states += 1;
+        }
         for disk in survivors(&change.before, &change.log[..crash], random) {
             let appended = APPENDED[random.below(APPENDED.len())];
             let mut found = disk.mailbox.clone();

@@ -244,6 +244,42 @@ fn survivors(start: &Disk, log: &[(Which, Operation)], random: &mut Random) -> V
         .collect()
 }
 
+/// What a process left that was killed, while the host runs on: others see all that it did, and what it
+/// did not sync is not on the disk.
+struct Killed {
+    start: Disk,
+    log: Steps,
+}
+
+impl Killed {
+    /// What others see, and what is left to lose.
+    fn at(start: &Disk, log: &[(Which, Operation)]) -> (Disk, Self) {
+        let mut found = start.clone();
+        for (which, operation) in log {
+            apply(found.file(*which), operation);
+        }
+        (found, Self { start: start.clone(), log: log.to_vec() })
+    }
+
+    /// What a crash leaves after `again` was done to what others see.
+    ///
+    /// What of the record was not synced is lost or not, whatever is synced since: where a sync failed (EIO),
+    /// the kernel takes it for written, and the next one succeeds.
+    fn survivors(&self, again: &[(Which, Operation)], random: &mut Random) -> Vec<Disk> {
+        let Disk { record, .. } = choose(survivors(&self.start, &self.log, random), random);
+        let start = Disk { record, ..self.start.clone() };
+        let others = self.log.iter().filter(|(which, _)| *which != Which::Record);
+        let log: Steps = others.chain(again).cloned().collect();
+        // Some of them: there is a killed process for each crash.
+        let first = random.below(3);
+        survivors(&start, &log, random).into_iter().skip(first).step_by(3).collect()
+    }
+}
+
+fn choose<T>(mut all: Vec<T>, random: &mut Random) -> T {
+    all.swap_remove(random.below(all.len()))
+}
+
 /// Keeps a part of a write, between borders of sectors.
 fn tear(operation: Operation, random: &mut Random) -> Operation {
     let Operation::Write(octets, offset) = operation else { return operation };

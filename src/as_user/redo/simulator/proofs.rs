@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 
-use super::{Case, Disk, Log, Operation, Random, Recorded, Steps, Which, apply, survivors};
+use super::{Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, apply, survivors};
 use crate::as_user::redo::commit::{Costs, commit};
 use crate::as_user::redo::recover::{Recovered, recover};
 use crate::as_user::redo::{Error, Storage};
@@ -37,8 +37,27 @@ fn every_crash_of(
     random: &mut Random,
 ) -> Result<usize, String> {
     let decided = first_entry_is_durable(log);
+    let is_expected = |after: &[u8], crash: usize| {
+        *after == *case.new || (*after == *case.old && crash < decided)
+    };
     let mut states = 0;
     for crash in 0..=log.len() {
+        // The process alone dies; what it did and did not sync is on no disk when the power fails, too.
+        let (found, killed) = Killed::at(&Disk::of(&case.old), &log[..crash]);
+        let fails = |error| format!("killed at {crash}: {error}");
+        let (after, again) = recovered(&found.mailbox, &found.record).map_err(fails)?;
+        if !is_expected(&after, crash) {
+            return Err(format!("killed at {crash}: neither old nor new"));
+        }
+        let second = random.below(again.len() + 1);
+        for Disk { mailbox, record, .. } in killed.survivors(&again[..second], random) {
+            let fails = |error| format!("killed at {crash}, then crash {second}: {error}");
+            let (after, _) = recovered(&mailbox, &record).map_err(fails)?;
+            states += 1;
+            if !is_expected(&after, crash) {
+                return Err(format!("killed at {crash}, then crash {second}: neither old nor new"));
+            }
+        }
         for Disk { mailbox, record, .. } in survivors(&Disk::of(&case.old), &log[..crash], random) {
             let appended: &[u8] = match random.below(3) {
                 0 => b"",
@@ -48,9 +67,7 @@ fn every_crash_of(
             let mut found = mailbox.clone();
             found.extend(appended);
             let is_right = |after: &[u8]| {
-                let is_new = after.strip_suffix(appended) == Some(&case.new);
-                let is_old = after.strip_suffix(appended) == Some(&case.old);
-                is_new || (is_old && crash < decided)
+                after.strip_suffix(appended).is_some_and(|after| is_expected(after, crash))
             };
             let (after, again) =
                 recovered(&found, &record).map_err(|error| format!("crash {crash}: {error}"))?;
