@@ -50,11 +50,7 @@ pub(in crate::as_user) fn commit(
     if let Some(kept) = kept {
         keep(mailbox, kept, plan.doomed()).map_err(Error::NotKept)?;
     } else if plan.last_source() == size && plan.removed() == size - plan.first_place() {
-        // Nothing has to move: a file system cuts a file atomically by itself.
-        return mailbox
-            .truncate(plan.first_place())
-            .and_then(|()| mailbox.sync())
-            .map_err(Error::Unfinished);
+        return cut_off(mailbox, record, plan, size);
     }
     let head = prepare(mailbox, record, plan, size, costs).map_err(Error::Untouched)?;
     let place = head.plan.first_place();
@@ -73,6 +69,22 @@ pub(in crate::as_user) fn commit(
     rounds.finish().map_err(Error::Unfinished)
 }
 
+/// Removes all that there is from one place on. Nothing has to move, and a file system cuts a file atomically
+/// by itself: the head tells a recovery what was wanted, and that there are no entries.
+fn cut_off(
+    mailbox: &impl Storage,
+    record: &impl Storage,
+    plan: Plan,
+    size: u64,
+) -> Result<(), Error> {
+    let place = plan.first_place();
+    let head = Head::of_cut(mailbox, plan, size).map_err(Error::Untouched)?;
+    // Deleting is what helps when a disk is full, so that it has to do without one then. All that is lost
+    // is what a recovery says.
+    let _ = head.write(record).and_then(|()| record.sync());
+    mailbox.truncate(place).and_then(|()| mailbox.sync()).map_err(Error::Unfinished)
+}
+
 /// Makes room for the record and writes its head, which means nothing without an entry.
 fn prepare(
     mailbox: &impl Storage,
@@ -83,13 +95,12 @@ fn prepare(
 ) -> io::Result<Head> {
     // What others wrote and did not sync is a part of the mailbox that is decided on here.
     mailbox.sync()?;
-    let random = || getrandom::u64().map_err(io::Error::other);
     let mut mark = [0xff; MARK];
     getrandom::fill(mark.get_mut(1..).unwrap_or_default()).map_err(io::Error::other)?;
     let moving = size - plan.removed() - plan.first_place() + MARK as u64;
     let chunk = (plan.last_source() - plan.first_place()).div_ceil(costs.chunks).max(1);
     let mut head = Head {
-        id: random()?,
+        id: getrandom::u64().map_err(io::Error::other)?,
         mark,
         mailbox: mailbox.identity()?,
         size,

@@ -47,12 +47,13 @@ pub(super) struct Head {
     pub(super) mailbox: u64,
     /// Size of the mailbox when the removal was decided on.
     pub(super) size: u64,
-    /// Room for a piece in each of the two areas.
+    /// Room for a piece in each of the two areas; 0 when there are none, because nothing has to move.
     pub(super) piece: u64,
     pub(super) plan: Plan,
     /// Octets of a chunk.
     pub(super) chunk: u64,
-    /// Checksums of the chunks from [`Plan::first_place`] up to [`Plan::last_source`].
+    /// Checksums of the chunks from [`Plan::first_place`] up to [`Plan::last_source`]; of the first one
+    /// alone when nothing has to move.
     pub(super) chunks: Vec<u64>,
 }
 
@@ -84,6 +85,30 @@ pub(super) enum Step {
 }
 
 impl Head {
+    /// That of a removal of all that there is from one place on.
+    pub(super) fn of_cut(mailbox: &impl Storage, plan: Plan, size: u64) -> io::Result<Self> {
+        let mut head = Self {
+            id: getrandom::u64().map_err(io::Error::other)?,
+            mark: [0xff; MARK],
+            mailbox: mailbox.identity()?,
+            size,
+            piece: 0,
+            plan,
+            chunk: SECTOR,
+            chunks: Vec::new(),
+        };
+        let first = head.chunk_ranges().next();
+        let first =
+            first.map(|(from, until)| io::Result::Ok(head.sum(mailbox, from, until)?.digest()));
+        head.chunks.extend(first.transpose()?);
+        Ok(head)
+    }
+
+    /// Whether that is all.
+    pub(super) fn is_of_cut(&self) -> bool {
+        self.piece == 0
+    }
+
     /// Octets of the whole record.
     pub(super) fn record_size(&self) -> u64 {
         self.area(0) + 2 * self.area_size()

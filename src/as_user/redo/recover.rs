@@ -42,6 +42,9 @@ pub(in crate::as_user) fn recover(
     let Some(head) = Head::read(record).map_err(Error::Unfinished)? else {
         return Ok(Recovered::NothingBegun);
     };
+    if head.is_of_cut() {
+        return was_cut_off(mailbox, &head).map_err(Error::Unfinished);
+    }
     let Some((entry, piece)) = head.newest_entry(record).map_err(Error::Unfinished)? else {
         return Ok(Recovered::NothingBegun);
     };
@@ -56,6 +59,20 @@ pub(in crate::as_user) fn recover(
     check(mailbox, &head, &entry, &piece).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;
     go_on(mailbox, record, &head, &entry, &piece, costs).map_err(Error::Unfinished)?;
     Ok(Recovered::Finished)
+}
+
+/// Looks whether all was removed that was to be, when that is all from one place on.
+fn was_cut_off(mailbox: &impl Storage, head: &Head) -> io::Result<Recovered> {
+    let (size, first) = (mailbox.size()?, head.plan.first_place());
+    let is_cut = mailbox.identity()? == head.mailbox
+        && size >= first
+        // It may have grown again since.
+        && (size < head.size || !head.has_its_chunks(mailbox, first)?);
+    if !is_cut {
+        return Ok(Recovered::NothingBegun);
+    }
+    mailbox.sync()?;
+    Ok(Recovered::WasFinished)
 }
 
 /// Whether the mailbox was cut already, and maybe has grown again since.

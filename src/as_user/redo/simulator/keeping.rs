@@ -12,6 +12,7 @@ use crate::as_user::redo::commit::commit;
 use crate::as_user::redo::put_back::{MAIL, put_back};
 use crate::as_user::redo::recover::{Recovered, recover};
 use crate::as_user::redo::{Error, Storage};
+use crate::channel::Range;
 
 const CASES: u64 = 1_000;
 
@@ -43,6 +44,19 @@ fn removal(case: &Case) -> Change {
         kept: case.gone.clone(),
         log: log.take(),
     }
+}
+
+/// A removal of all from one place on, which keeps nothing.
+fn cut(case: &Case) -> Change {
+    let place = case.doomed.first().map_or(0, |range| range.start);
+    let doomed = [Range { start: place, end: case.old.len() as u64 }];
+    let log = Log::default();
+    let mailbox = Recorded::new(Which::Mailbox, &case.old, &log);
+    let record = Recorded::new(Which::Record, &[], &log);
+    commit(&mailbox, &record, None::<&Recorded>, &doomed, COSTS).unwrap();
+    let after = mailbox.content.into_inner();
+    assert_eq!(after, case.old[..usize::try_from(place).unwrap()]);
+    Change { before: Disk::of(&case.old), after, kept: Vec::new(), log: log.take() }
 }
 
 /// Puts back what `case` removed, behind a mailbox that may lack its last line ends.
@@ -156,6 +170,11 @@ fn prove(change_of: impl Fn(&Case, &mut Random) -> Change, what: &str) {
 #[test]
 fn every_crash_leaves_each_removed_message_in_the_mailbox_or_kept_and_not_in_both() {
     prove(|case, _| removal(case), "removals that keep");
+}
+
+#[test]
+fn every_crash_leaves_a_record_that_tells_whether_all_mail_from_one_place_on_was_removed() {
+    prove(|case, _| cut(case), "all from one place on removed");
 }
 
 #[test]

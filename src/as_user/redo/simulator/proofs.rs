@@ -93,7 +93,13 @@ fn every_crash_of(
 
 /// From which point of a log on the new mailbox is decided on: the first sync of the record.
 fn first_entry_is_durable(log: &[(Which, Operation)]) -> usize {
-    // Where nothing has to move there is no record, and the last sync decides.
+    let moves = |(which, operation): &(Which, Operation)| {
+        *which == Which::Mailbox && matches!(operation, Operation::Write(..))
+    };
+    // Where nothing has to move there is no entry, and the last sync decides.
+    if !log.iter().any(moves) {
+        return log.len();
+    }
     let decides = |entry: &(Which, Operation)| *entry == (Which::Record, Operation::Sync);
     log.iter().position(decides).map_or(log.len(), |at| at + 1)
 }
