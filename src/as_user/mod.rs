@@ -116,8 +116,8 @@ fn recover(held: &lock::Held, record: Option<&File>) -> Result<Option<Recovery>,
     let Some(record) = record else { return Ok(None) };
     Ok(Some(match redo::recover(held.for_writing(), record, redo::COSTS) {
         Ok(redo::Recovered::NothingBegun) => Recovery::NothingBegun,
-        Ok(redo::Recovered::WasFinished) => Recovery::WasFinished,
-        Ok(redo::Recovered::Finished) => Recovery::Finished,
+        Ok(redo::Recovered::WasFinished(removed)) => Recovery::WasFinished(removed),
+        Ok(redo::Recovered::Finished(removed)) => Recovery::Finished(removed),
         Err(redo::Error::Conflict(why)) => Recovery::Conflict(why.to_owned()),
         Err(error) => {
             let reason = format!("finishing an interrupted update: {error}");
@@ -144,8 +144,9 @@ fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
                 kept = Some(File::from(file));
                 continue;
             }
-            Ok((Order::Commit, Some(record))) => {
-                commit(held, &File::from(record), kept.as_ref(), &doomed)
+            Ok((Order::Commit(deleted), Some(record))) => {
+                let removal = redo::Removal { doomed: &doomed, deleted };
+                commit(held, &File::from(record), kept.as_ref(), removal)
             }
             Ok((Order::PutBack, Some(record))) => put_back(held, &File::from(record)),
             Ok((Order::Release, None)) => Report::Done,
@@ -160,11 +161,16 @@ fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
     }
 }
 
-fn commit(held: &lock::Held, record: &File, kept: Option<&File>, doomed: &[Range]) -> Report {
+fn commit(
+    held: &lock::Held,
+    record: &File,
+    kept: Option<&File>,
+    removal: redo::Removal<'_>,
+) -> Report {
     if !identity::may_write(size(held.for_writing()).max(redo::LARGEST_RECORD)) {
         return no_size();
     }
-    report(redo::commit(held.for_writing(), record, kept, doomed, redo::COSTS))
+    report(redo::commit(held.for_writing(), record, kept, removal, redo::COSTS))
 }
 
 fn put_back(held: &lock::Held, record: &File) -> Report {

@@ -13,7 +13,7 @@ use super::account::Account;
 use super::force;
 use super::prepared::Prepared;
 use crate::as_user::{self, Locking, Task, WhenMissing};
-use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
+use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, Totals, pair};
 use crate::event::printable_up_to;
 use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
@@ -123,13 +123,15 @@ impl Helper {
         self.channel_mut()?.send(order, None)
     }
 
-    /// Has what was named removed, by an empty redo record, and kept in an empty file if there is one.
+    /// Has what was named removed, which are the messages `deleted`, by an empty redo record, and kept in an
+    /// empty file if there is one.
     ///
     /// # Errors
     ///
     /// What went wrong, and what that means for the mailbox.
     pub(super) fn commit(
         mut self,
+        deleted: Totals,
         record: &File,
         kept: Option<&File>,
     ) -> Result<(), (String, Outcome)> {
@@ -137,7 +139,7 @@ impl Helper {
             let sent = self.channel_mut().and_then(|to| to.send(&Order::Keep, Some(kept.as_fd())));
             sent.map_err(|error| (error.to_string(), Outcome::Untouched))?;
         }
-        self.change(&Order::Commit, record)
+        self.change(&Order::Commit(deleted), record)
     }
 
     /// Has the mail in a redo record appended.

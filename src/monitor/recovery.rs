@@ -18,28 +18,22 @@ use crate::settings::{Place, Settings};
 /// Drops the redo record of `user`, or keeps it aside when it does not fit; tells the journal, and
 /// returns what it told.
 pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) -> String {
-    let (what, dropped) = match recovery {
-        Recovery::NothingBegun => ("it had not begun, the mailbox is as it was", true),
-        Recovery::WasFinished => ("it had come to its end", true),
-        Recovery::Finished => ("it is finished now", true),
-        Recovery::Conflict(why) => (why.as_str(), false),
-    };
-    let decision = match recovery {
-        Recovery::NothingBegun => Decision::DidNot,
-        Recovery::WasFinished | Recovery::Finished => Decision::Happened,
-        Recovery::Conflict(_) => Decision::Unknown,
+    let (what, removed, decision) = match recovery {
+        Recovery::NothingBegun => {
+            ("it had not begun, the mailbox is as it was", None, Decision::DidNot)
+        }
+        Recovery::WasFinished(removed) => ("it had come to its end", *removed, Decision::Happened),
+        Recovery::Finished(removed) => ("it is finished now", *removed, Decision::Happened),
+        Recovery::Conflict(why) => (why.as_str(), None, Decision::Unknown),
     };
     // As long as this is not done, the record is needed.
-    let settled = kept::settle(user, decision).and_then(|()| {
-        if dropped {
-            redo_records::remove(user).map(|()| None)
-        } else {
-            redo_records::set_aside(user).map(Some)
-        }
+    let settled = kept::settle(user, decision).and_then(|()| match decision {
+        Decision::Happened | Decision::DidNot => redo_records::remove(user).map(|()| None),
+        Decision::Unknown => redo_records::set_aside(user).map(Some),
     });
     match settled {
         Ok(None) => {
-            log.log(&Event::UpdateRecovered(mailbox, what));
+            log.log(&Event::UpdateRecovered { mailbox, how: what, removed });
             format!("{mailbox}: {what}")
         }
         Ok(Some(kept)) => {

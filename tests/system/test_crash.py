@@ -75,7 +75,10 @@ class Crash(HostCase):
         user, kept = self._interrupted()
         self.host.run("systemctl", "start", "popa3d-recover.service")
         self.assertEqual(self._mailbox(user).read_bytes(), mbox(kept))
-        self.assert_said("Update of ", POPA3D_EVENT="update-recovered", POPA3D_USER=user)
+        (entry,) = self.journal(POPA3D_EVENT="update-recovered", POPA3D_USER=user)
+        octets = str(messages(1, BODY)[0].octets)
+        self.assertEqual((entry["POPA3D_DELETED_MESSAGES"], entry["POPA3D_DELETED_OCTETS"]), ("1", octets))
+        self.assertTrue(entry["MESSAGE"].endswith(f"it is finished now, 1 ({octets}) deleted"), entry["MESSAGE"])
         self.assertEqual(self._records(), [])
 
     def test_record_of_a_replaced_mailbox_is_kept_aside_and_the_mailbox_left_alone(self):

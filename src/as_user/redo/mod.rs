@@ -32,7 +32,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(super) use commit::{COSTS, commit};
+pub(super) use commit::{COSTS, Removal, commit};
 pub(super) use put_back::{MAIL, put_back};
 pub(super) use recover::{Recovered, recover};
 

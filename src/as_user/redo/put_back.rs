@@ -127,12 +127,12 @@ pub(super) fn recover(mailbox: &impl Storage, record: &impl Storage) -> io::Resu
     if is_whole {
         // A process that was killed may have written it and not waited for the disk.
         mailbox.sync()?;
-        return Ok(Recovered::WasFinished);
+        return Ok(Recovered::WasFinished(None));
     }
     // A process may have been killed before the room was durable.
     mailbox.sync()?;
     head.write_mail(mailbox, record)?;
-    Ok(Recovered::Finished)
+    Ok(Recovered::Finished(None))
 }
 
 impl Head {

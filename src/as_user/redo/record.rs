@@ -16,10 +16,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::Storage;
 use super::plan::Plan;
-use crate::channel::Range;
+use crate::channel::{Range, Totals};
 
 /// What a record of a removal begins with.
-pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x01";
+pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x03";
 
 /// Octets that are read at once for a checksum.
 const READ: usize = 256 * 1024;
@@ -33,8 +33,8 @@ const SECTOR: u64 = 4096;
 /// Octets of an entry without its piece: nine numbers, and the checksum.
 const ENTRY: usize = 10 * 8;
 
-/// Octets of a head before its lists: seven numbers between the magic and the mark.
-const HEAD: usize = MAGIC.len() + 7 * 8 + MARK;
+/// Octets of a head before its lists: nine numbers between the magic and the mark.
+const HEAD: usize = MAGIC.len() + 9 * 8 + MARK;
 
 /// What never changes during one removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(super) struct Head {
     pub(super) size: u64,
     /// Room for a piece in each of the two areas; 0 when there are none, because nothing has to move.
     pub(super) piece: u64,
+    /// The messages that are removed, as the client counts.
+    pub(super) deleted: Totals,
     pub(super) plan: Plan,
     /// Octets of a chunk.
     pub(super) chunk: u64,
@@ -86,13 +88,19 @@ pub(super) enum Step {
 
 impl Head {
     /// That of a removal of all that there is from one place on.
-    pub(super) fn of_cut(mailbox: &impl Storage, plan: Plan, size: u64) -> io::Result<Self> {
+    pub(super) fn of_cut(
+        mailbox: &impl Storage,
+        plan: Plan,
+        size: u64,
+        deleted: Totals,
+    ) -> io::Result<Self> {
         let mut head = Self {
             id: getrandom::u64().map_err(io::Error::other)?,
             mark: [0xff; MARK],
             mailbox: mailbox.identity()?,
             size,
             piece: 0,
+            deleted,
             plan,
             chunk: SECTOR,
             chunks: Vec::new(),
@@ -141,7 +149,7 @@ impl Head {
 
     /// Octets of a whole head, by the counts at its beginning.
     fn length(octets: &[u8]) -> Option<u64> {
-        let mut rest = octets.get(MAGIC.len() + 5 * 8..)?;
+        let mut rest = octets.get(MAGIC.len() + 7 * 8..)?;
         let (ranges, chunks) = (take_number(&mut rest)?, take_number(&mut rest)?);
         let numbers = ranges.checked_mul(2)?.checked_add(chunks)?.checked_add(1)?;
         numbers.checked_mul(8)?.checked_add(HEAD as u64)
@@ -153,6 +161,8 @@ impl Head {
         for number in [self.id, self.mailbox, self.size, self.piece, self.chunk] {
             octets.extend(number.to_le_bytes());
         }
+        octets.extend(u64::from(self.deleted.messages).to_le_bytes());
+        octets.extend(self.deleted.octets.to_le_bytes());
         octets.extend(counts.0.to_le_bytes());
         octets.extend(counts.1.to_le_bytes());
         octets.extend(self.mark);
@@ -173,6 +183,7 @@ impl Head {
         let mut number = || take_number(&mut rest);
         let (id, mailbox) = (number()?, number()?);
         let (size, piece, chunk) = (number()?, number()?, number()?);
+        let deleted = Totals { messages: number()?.try_into().ok()?, octets: number()? };
         let (ranges, chunks) = (number()?, number()?);
         let (mark, mut rest) = rest.split_first_chunk::<MARK>()?;
         let mut doomed = Vec::new();
@@ -189,7 +200,8 @@ impl Head {
             return None;
         }
         let plan = Plan::new(&doomed, size)?;
-        Some(Self { id, mark: *mark, mailbox, size, piece, plan, chunk, chunks: sums })
+        let mark = *mark;
+        Some(Self { id, mark, mailbox, size, piece, deleted, plan, chunk, chunks: sums })
     }
 
     fn area(&self, sequence: u64) -> u64 {

@@ -6,6 +6,7 @@ use super::commit::Costs;
 use super::record::{Entry, Head, Step};
 use super::rounds::{Rounds, buffer, mark, next_checksum};
 use super::{Error, Storage, put_back, record};
+use crate::channel::Totals;
 
 /// Octets that are read at once.
 const READ: usize = 1024 * 1024;
@@ -15,10 +16,11 @@ const READ: usize = 1024 * 1024;
 pub(in crate::as_user) enum Recovered {
     /// The removal was never decided on: the mailbox is the old one.
     NothingBegun,
-    /// It was finished before the crash, but for dropping the record.
-    WasFinished,
-    /// It is finished now.
-    Finished,
+    /// It was finished before the crash, but for dropping the record; what was removed, unless mail was
+    /// put back.
+    WasFinished(Option<Totals>),
+    /// It is finished now; likewise.
+    Finished(Option<Totals>),
 }
 
 /// Finishes, in the locked `mailbox`, what `record` describes.
@@ -54,11 +56,11 @@ pub(in crate::as_user) fn recover(
     if entry.step == Step::Cut && is_cut(mailbox, &head, &entry).map_err(Error::Unfinished)? {
         // A process that was killed may have cut it and not waited for the disk.
         mailbox.sync().map_err(Error::Unfinished)?;
-        return Ok(Recovered::WasFinished);
+        return Ok(Recovered::WasFinished(Some(head.deleted)));
     }
     check(mailbox, &head, &entry, &piece).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;
     go_on(mailbox, record, &head, &entry, &piece, costs).map_err(Error::Unfinished)?;
-    Ok(Recovered::Finished)
+    Ok(Recovered::Finished(Some(head.deleted)))
 }
 
 /// Looks whether all was removed that was to be, when that is all from one place on.
@@ -72,7 +74,7 @@ fn was_cut_off(mailbox: &impl Storage, head: &Head) -> io::Result<Recovered> {
         return Ok(Recovered::NothingBegun);
     }
     mailbox.sync()?;
-    Ok(Recovered::WasFinished)
+    Ok(Recovered::WasFinished(Some(head.deleted)))
 }
 
 /// Whether the mailbox was cut already, and maybe has grown again since.

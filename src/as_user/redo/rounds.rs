@@ -208,12 +208,13 @@ pub(super) fn next_checksum(
 mod tests {
     use super::super::plan::Plan;
     use super::*;
-    use crate::channel::Range;
+    use crate::channel::{Range, Totals};
 
     fn head(piece: u64) -> Head {
         let plan = Plan::new(&[Range { start: 10, end: 20 }], 1000).unwrap();
-        let (chunk, chunks) = (1, Vec::new());
-        Head { id: 0, mark: [0xff; MARK], mailbox: 1, size: 1000, piece, plan, chunk, chunks }
+        let (chunk, chunks, deleted) = (1, Vec::new(), Totals::default());
+        let mark = [0xff; MARK];
+        Head { id: 0, mark, mailbox: 1, size: 1000, piece, deleted, plan, chunk, chunks }
     }
 
     #[test]

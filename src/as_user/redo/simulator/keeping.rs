@@ -7,7 +7,9 @@
 use std::io;
 
 use super::proofs::COSTS;
-use super::{Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, survivors};
+use super::{
+    Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, removal_of, survivors,
+};
 use crate::as_user::redo::commit::commit;
 use crate::as_user::redo::put_back::{MAIL, put_back};
 use crate::as_user::redo::recover::{Recovered, recover};
@@ -36,7 +38,7 @@ fn removal(case: &Case) -> Change {
         Recorded::new(Which::Record, &[], &log),
         Recorded::new(Which::Kept, &[], &log),
     ];
-    commit(&mailbox, &record, Some(&kept), &case.doomed, COSTS).unwrap();
+    commit(&mailbox, &record, Some(&kept), case.removal(), COSTS).unwrap();
     assert_eq!(*mailbox.content.borrow(), case.new);
     Change {
         before: Disk::of(&case.old),
@@ -53,7 +55,7 @@ fn cut(case: &Case) -> Change {
     let log = Log::default();
     let mailbox = Recorded::new(Which::Mailbox, &case.old, &log);
     let record = Recorded::new(Which::Record, &[], &log);
-    commit(&mailbox, &record, None::<&Recorded>, &doomed, COSTS).unwrap();
+    commit(&mailbox, &record, None::<&Recorded>, removal_of(&doomed), COSTS).unwrap();
     let after = mailbox.content.into_inner();
     assert_eq!(after, case.old[..usize::try_from(place).unwrap()]);
     Change { before: Disk::of(&case.old), after, kept: Vec::new(), log: log.take() }
@@ -97,13 +99,13 @@ fn judge(change: &Change, disk: &Disk, outcome: Recovered, mailbox: &[u8]) -> Re
         Recovered::NothingBegun if mailbox != change.before.mailbox => {
             Err("it says that nothing began, and the mailbox is another".to_owned())
         }
-        Recovered::Finished | Recovered::WasFinished if mailbox != change.after => {
+        Recovered::Finished(_) | Recovered::WasFinished(_) if mailbox != change.after => {
             Err("it says that all is done, and the mailbox is not the new one".to_owned())
         }
-        Recovered::Finished | Recovered::WasFinished if disk.kept != change.kept => {
+        Recovered::Finished(_) | Recovered::WasFinished(_) if disk.kept != change.kept => {
             Err("the mailbox is the new one, and what is kept is not what was removed".to_owned())
         }
-        Recovered::NothingBegun | Recovered::Finished | Recovered::WasFinished => Ok(()),
+        Recovered::NothingBegun | Recovered::Finished(_) | Recovered::WasFinished(_) => Ok(()),
     }
 }
 

@@ -15,8 +15,8 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use super::Storage;
-use crate::channel::Range;
+use super::{Removal, Storage};
+use crate::channel::{Range, Totals};
 
 /// Disks tear writes at multiples of this; small, so that small cases are torn often.
 const SECTOR: usize = 64;
@@ -190,6 +190,16 @@ impl Case {
         }
         Self { old, doomed, new, gone, is_alike: alike }
     }
+
+    fn removal(&self) -> Removal<'_> {
+        removal_of(&self.doomed)
+    }
+}
+
+/// These octets, as if they were so many messages.
+fn removal_of(doomed: &[Range]) -> Removal<'_> {
+    let octets = doomed.iter().map(|range| range.end - range.start).sum();
+    Removal { doomed, deleted: Totals { messages: u32::try_from(doomed.len()).unwrap(), octets } }
 }
 
 /// What a crash leaves on the disk: `log` up to `crash`, with a choice among what was not synced.

@@ -16,7 +16,7 @@ fn committed(case: &Case) -> Vec<(Which, Operation)> {
     let log = Log::default();
     let mailbox = Recorded::new(Which::Mailbox, &case.old, &log);
     let record = Recorded::new(Which::Record, &[], &log);
-    commit(&mailbox, &record, None::<&Recorded>, &case.doomed, COSTS).unwrap();
+    commit(&mailbox, &record, None::<&Recorded>, case.removal(), COSTS).unwrap();
     assert_eq!(*mailbox.content.borrow(), case.new);
     log.take()
 }
@@ -246,15 +246,17 @@ fn mailbox_that_another_program_edited_half_way_loses_nothing() {
             let outcome = recover(&file, &redo, COSTS);
             let after = file.content.into_inner();
             match outcome {
-                Ok(Recovered::Finished) => {
+                Ok(Recovered::Finished(removed)) => {
                     finished += 1;
+                    assert_eq!(removed, Some(case.removal().deleted));
                     // A line put into the last message that goes may leave as much behind of it.
                     let rest = without_line(&after);
                     let more = rest.strip_prefix(case.new.as_slice());
                     let more = more.map(<[u8]>::len);
                     assert!(more.is_some_and(|more| more <= LINE.len()), "seed {seed}, {place}");
                 }
-                Ok(Recovered::NothingBegun | Recovered::WasFinished) | Err(Error::Conflict(_)) => {
+                Ok(Recovered::NothingBegun | Recovered::WasFinished(_))
+                | Err(Error::Conflict(_)) => {
                     conflicts += 1;
                     assert!(after == mailbox, "seed {seed}, {place}");
                 }
@@ -340,7 +342,7 @@ fn no_write_that_fails_loses_anything() {
             let record = Recorded::new(Which::Record, &[], &log);
             let left = RefCell::new(failing);
             let files = (Failing(&mailbox, &left), Failing(&record, &left));
-            match commit(&files.0, &files.1, None::<&Recorded>, &case.doomed, COSTS) {
+            match commit(&files.0, &files.1, None::<&Recorded>, case.removal(), COSTS) {
                 Ok(()) => break,
                 Err(Error::Untouched(_)) => assert!(*mailbox.content.borrow() == case.old),
                 Err(Error::Unfinished(_)) => {
