@@ -20,8 +20,8 @@ use crate::event::Event;
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
 const REMEMBERED_PER_MESSAGE: u64 = 80;
 
-/// Octets of the smallest message in a mailbox: `From `, and a line end.
-const SMALLEST_MESSAGE: u64 = 6;
+/// Octets of the smallest message in a mailbox: `From `, at its very end.
+pub(super) const SMALLEST_MESSAGE: u64 = 5;
 
 /// Somebody who is logged in, and what goes with that.
 pub(super) struct MailUser {

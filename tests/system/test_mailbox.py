@@ -203,6 +203,14 @@ class Odd(HostCase):
         self.assertEqual(session.ok("STAT").split()[:3], [b"+OK", b"0", b"0"])
         session.quit()
 
+    def test_message_of_a_from_line_that_breaks_off_can_be_deleted(self):
+        user = self.account(b"From ")
+        session = self.login(user)
+        self.assertRegex(session.ok("STAT"), rb"^\+OK 1 ")
+        session.ok("DELE 1")
+        session.quit()
+        self.assertEqual(self.host.mailbox(user).read_bytes(), b"")
+
     def test_mail_that_arrives_where_no_mailbox_was_stays(self):
         user = self.account()
         session = self.login(user)
