@@ -71,34 +71,35 @@ pub struct Locking {
 /// The body of the helper process: returns its exit status.
 #[must_use]
 pub fn run(task: &Task, mut monitor: FromHelper) -> i32 {
-    // A commit is not to be interrupted, and a file size limit is to be an error, not a signal.
-    let prepared = SigSet::all().thread_block().is_ok()
-        && close_all_but(&monitor, task.record.as_ref()).is_ok()
-        && identity::become_user(task).is_ok();
-    let sent = if prepared {
-        match lock::open_and_lock(task) {
-            Ok(Some((held, waited))) => match recover(&held, task.record.as_ref()) {
-                Ok(recovery) => {
-                    let opened = Report::Opened {
-                        without_dotlock: held.is_without_dotlock(),
-                        waited,
-                        recovery,
-                    };
-                    return obey(&held, &opened, &mut monitor);
-                }
-                Err(report) => {
-                    held.unlock();
-                    monitor.send(&report, None)
-                }
-            },
-            Ok(None) => monitor.send(&Report::Missing, None),
-            Err(report) => monitor.send(&report, None),
-        }
-    } else {
-        let reason = format!("cannot become uid {}", task.uid);
-        monitor.send(&Report::Refused { reason, permanent: false }, None)
+    let report = match prepare(task, &monitor).and_then(|()| lock::open_and_lock(task)) {
+        Ok(Some((held, waited))) => match recover(&held, task.record.as_ref()) {
+            Ok(recovery) => {
+                let without_dotlock = held.is_without_dotlock();
+                let opened = Report::Opened { without_dotlock, waited, recovery };
+                return obey(&held, &opened, &mut monitor);
+            }
+            Err(report) => {
+                held.unlock();
+                report
+            }
+        },
+        Ok(None) => Report::Missing,
+        Err(report) => report,
     };
-    i32::from(sent.is_err())
+    i32::from(monitor.send(&report, None).is_err())
+}
+
+/// Becomes the user, with nothing of the monitor's left.
+fn prepare(task: &Task, monitor: &FromHelper) -> Result<(), Report> {
+    let refused = |reason| Report::Refused { reason, permanent: false };
+    // A commit is not to be interrupted, and a file size limit is to be an error, not a signal.
+    SigSet::all()
+        .thread_block()
+        .map_err(|error| refused(format!("helper blocking signals: {error}")))?;
+    close_all_but(monitor, task.record.as_ref())
+        .map_err(|error| refused(format!("helper closing files: {error}")))?;
+    identity::become_user(task)
+        .map_err(|why| refused(format!("cannot become uid {}: {why}", task.uid)))
 }
 
 fn close_all_but(monitor: &FromHelper, record: Option<&File>) -> std::io::Result<()> {
@@ -207,6 +208,26 @@ mod tests {
     use super::*;
     use crate::channel::{ToHelper, pair};
     use crate::ffi::process::fork;
+
+    #[test]
+    fn helper_that_cannot_become_its_user_says_why() {
+        let (ours, theirs): (ToHelper, FromHelper) = pair().unwrap();
+        let locking = Locking {
+            timeout: Duration::ZERO,
+            dotlock: true,
+            stale_after: Duration::ZERO,
+            spool_group: None,
+        };
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        let (groups, mailbox, missing) =
+            (Vec::new(), PathBuf::from("/nowhere"), WhenMissing::Report);
+        let task = Task { uid, gid, groups, mailbox, locking, record: None, missing };
+        let pid = fork(|| run(&task, theirs)).unwrap();
+        let (report, _) = ours.receive().unwrap();
+        let reason = "cannot become uid 0: that is root".to_owned();
+        assert_eq!(report, Report::Refused { reason, permanent: false });
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
 
     #[test]
     fn no_file_that_a_helper_is_given_becomes_its_standard_error() {
