@@ -34,7 +34,7 @@ const MODE: u32 = 0o644;
 const LARGEST: u64 = 128;
 
 /// Whoever is not root may change what is in a directory.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+pub const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// File systems of one host alone. On any other, a lock file may be another host's, of which neither the
 /// processes nor the boot of this one tell anything.

@@ -10,7 +10,7 @@ use super::Task;
 /// Takes the user's ids for good, with nothing of root left.
 ///
 /// The group of the spool stays behind as the saved group id, so that [`with_group`] can put it on
-/// for the dotlock and for nothing else.
+/// for making files there: the dotlock, and a mailbox for mail that is put back.
 ///
 /// # Errors
 ///

@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::channel::{FromHelper, Order, Outcome, Range, Recovery, Report};
 use crate::ffi::process::{close_all_except, occupy_descriptors};
-pub use dotlock::is_spool;
+pub use dotlock::{WRITABLE_BY_OTHERS, is_spool};
 
 /// Everything that a helper has to know.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub struct Locking {
     pub dotlock: bool,
     /// Age from which a dotlock without a process id in it counts as left behind.
     pub stale_after: Duration,
-    /// The group that may create files in the spool; used for the dotlock alone.
+    /// The group that may create files in the spool: the dotlock, and a mailbox where there is none.
     pub spool_group: Option<Gid>,
 }
 

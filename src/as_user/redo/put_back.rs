@@ -19,8 +19,10 @@ use std::io;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::record::take_number;
 use super::recover::Recovered;
 use super::{Error, Storage};
+use crate::channel::lacking_line_feeds;
 
 /// What a record of mail that is put back begins with.
 pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x02";
@@ -95,11 +97,7 @@ fn lacking(mailbox: &impl Storage, size: u64) -> io::Result<u64> {
     let length = end.len().min(usize::try_from(size).unwrap_or(usize::MAX));
     let end = end.get_mut(..length).unwrap_or_default();
     mailbox.read_at(end, size - length as u64)?;
-    Ok(match end {
-        [] | [.., b'\n', b'\n'] | [.., b'\n', b'\r', b'\n'] | [b'\n'] => 0,
-        [.., b'\n'] => 1,
-        [..] => 2,
-    })
+    Ok(lacking_line_feeds(end).into())
 }
 
 /// Finishes what `record` describes, if it began.
@@ -192,11 +190,7 @@ impl Head {
     fn decode(octets: &[u8; HEAD]) -> Option<Self> {
         let (covered, sum) = octets.split_last_chunk::<8>()?;
         let mut rest = covered.strip_prefix(MAGIC)?;
-        let mut number = || {
-            let (number, behind) = rest.split_first_chunk::<8>()?;
-            rest = behind;
-            Some(u64::from_le_bytes(*number))
-        };
+        let mut number = || take_number(&mut rest);
         let head = Self {
             mailbox: number()?,
             size: number()?,

@@ -366,7 +366,8 @@ impl Entry {
     }
 }
 
-fn take_number(rest: &mut &[u8]) -> Option<u64> {
+/// The next number of a list; `None` when there is none.
+pub(super) fn take_number(rest: &mut &[u8]) -> Option<u64> {
     let (number, behind) = rest.split_first_chunk::<8>()?;
     *rest = behind;
     Some(u64::from_le_bytes(*number))
