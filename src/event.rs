@@ -71,8 +71,15 @@ pub enum Event<'a> {
     },
     /// UPDATE did not happen; for which mailbox, and why.
     UpdateFailed(&'a str, &'a str),
-    /// An UPDATE that a crash interrupted is settled; for which mailbox, and how.
-    UpdateRecovered(&'a str, &'a str),
+    /// An UPDATE that a crash interrupted is settled.
+    UpdateRecovered {
+        /// Of which mailbox.
+        mailbox: &'a str,
+        /// In words.
+        how: &'a str,
+        /// What it removed, if it did.
+        removed: Option<Totals>,
+    },
     /// It is not, or its record does not fit the mailbox; for which mailbox, and why.
     UpdateNotRecovered(&'a str, &'a str),
     /// The unique-ids that differ from 1.0.3's could not be kept.
@@ -152,7 +159,7 @@ impl Event<'_> {
             Self::NoDotlock(_) => (NOTICE, "no-dotlock", "b879b44cf8d541d49d00236ecbc42fb9"),
             Self::Expunged { .. } => (INFO, "expunged", "9b661ee66af14e27b38e4c0436c215af"),
             Self::UpdateFailed(..) => (ERROR, "update-failed", "b73a8c504e704d8e899b7fda005e310a"),
-            Self::UpdateRecovered(..) => {
+            Self::UpdateRecovered { .. } => {
                 (NOTICE, "update-recovered", "d8a9f15606794d70960fe79ad9502f00")
             }
             Self::UpdateNotRecovered(..) => {
@@ -195,6 +202,11 @@ impl Event<'_> {
         } else {
             None
         }
+    }
+
+    /// What an UPDATE removed that is told of by nothing else.
+    fn removed(&self) -> Option<Totals> {
+        if let Self::UpdateRecovered { removed, .. } = self { *removed } else { None }
     }
 
     fn failures(&self) -> Option<u16> {

@@ -15,7 +15,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE};
 use nix::sys::signal::kill;
-use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
+    TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, linkat};
 
 use super::Locking;
@@ -30,7 +34,23 @@ const MODE: u32 = 0o644;
 const LARGEST: u64 = 128;
 
 /// Whoever is not root may change what is in a directory.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+pub const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// File systems of one host alone. On any other, a lock file may be another host's, of which neither the
+/// processes nor the boot of this one tell anything.
+const LOCAL: [FsType; 8] = [
+    EXT4_SUPER_MAGIC, // of ext2 and ext3, too
+    XFS_SUPER_MAGIC,
+    BTRFS_SUPER_MAGIC,
+    F2FS_SUPER_MAGIC,
+    TMPFS_MAGIC,
+    OVERLAYFS_SUPER_MAGIC,
+    FsType(0xca45_1a4e), // bcachefs
+    FsType(0x2fc1_2fc1), // ZFS
+];
+
+/// Made anew at each boot, and early.
+const RUN: &str = "/run";
 
 /// Most names and links on the way to a spool; more than any path has that is not a circle.
 const MOST_STEPS: usize = 256;
@@ -69,7 +89,7 @@ impl Dotlock {
                 Err(error) if is_not_allowed(&error) => return Err(Obstacle::NotAllowed),
                 Err(error) => return Err(Obstacle::Failed(error)),
             }
-            let removed = with_group(group, || remove_if_stale(&path, locking.stale_after));
+            let removed = with_group(group, || remove_if_stale(&path, locking.stale_after, boot()));
             match removed.map_err(Obstacle::Failed)? {
                 Verdict::Gone => {}
                 Verdict::Held(holder) => return Err(Obstacle::Held(holder)),
@@ -205,9 +225,22 @@ enum Verdict {
     Held(String),
 }
 
-/// A lock file is left behind when its process is gone from this host, or, with no process id in
-/// it, when nobody touched it for `stale_after`.
-fn remove_if_stale(path: &Path, stale_after: Duration) -> Verdict {
+/// Before when a lock file is older than this boot; `None` when that cannot be told.
+///
+/// When power fails, one of ours stays, empty, since nothing waits for its content to be on the disk, and
+/// it must not keep the recovery at boot from the mailbox. The clock may have been set since the boot:
+/// forward, so that what was made before seems older, which /run is then, too; or back, which moves the boot
+/// as well. So both have to be younger.
+fn boot() -> Option<SystemTime> {
+    let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()?;
+    let by_now = SystemTime::now().checked_sub(up)?;
+    Some(by_now.min(std::fs::metadata(RUN).ok()?.created().ok()?))
+}
+
+/// A lock file is left behind when it is older than this `boot`, when its process is gone from this host,
+/// or, with no process id in it, when nobody touched it for `stale_after`, which alone counts where
+/// another host may have made it.
+fn remove_if_stale(path: &Path, stale_after: Duration, boot: Option<SystemTime>) -> Verdict {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     let opened = options.open(path).and_then(|file| Ok((file.metadata()?, file)));
@@ -220,19 +253,19 @@ fn remove_if_stale(path: &Path, stale_after: Duration) -> Verdict {
         // The mailbox of a user whose name ends so, say.
         return Verdict::Held("a file that is no dotlock".to_owned());
     }
-    let age = found
-        .modified()
-        .ok()
-        .and_then(|time| SystemTime::now().duration_since(time).ok())
-        .unwrap_or_default();
-    // A process of another host may have made it over NFS: its id says nothing here.
-    let local = fstatfs(&file).is_ok_and(|system| system.filesystem_type() != NFS_SUPER_MAGIC);
+    let modified = found.modified().ok();
+    let age =
+        modified.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
+    let local = fstatfs(&file).is_ok_and(|system| LOCAL.contains(&system.filesystem_type()));
+    // By now the number may be that of any other process.
+    let is_older_than_boot =
+        local && modified.zip(boot).is_some_and(|(modified, boot)| modified < boot);
     let pid = read_pid(file).filter(|_| local);
     let (stale, holder) = match pid {
         Some(pid) => (kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH), describe_process(pid)),
         None => (age >= stale_after, "an unnamed process".to_owned()),
     };
-    if stale
+    if (stale || is_older_than_boot)
         && std::fs::symlink_metadata(path).is_ok_and(|now| is_same_file(&now, &found))
         && std::fs::remove_file(path).is_ok()
     {
@@ -271,5 +304,39 @@ mod tests {
         assert_eq!(std::fs::metadata(lock.parent().unwrap()).unwrap().uid(), 0);
         assert!(!is_spool(&lock));
         std::fs::remove_dir_all(&own).unwrap();
+    }
+
+    /// What becomes of a lock file with this content that was made so many seconds after the boot.
+    fn is_removed(name: &str, content: &str, after_boot: i64) -> bool {
+        let own = std::env::temp_dir().join(format!("popa3d-lock-{}-{name}", std::process::id()));
+        std::fs::write(&own, content).unwrap();
+        let made = File::options().write(true).open(&own).unwrap();
+        let now = SystemTime::now();
+        let boot = now - Duration::from_secs(60);
+        let after = Duration::from_secs(after_boot.unsigned_abs());
+        let time = if after_boot < 0 { boot - after } else { boot + after };
+        made.set_modified(time).unwrap();
+        let verdict = remove_if_stale(&own, Duration::from_secs(600), Some(boot));
+        let is_there = std::fs::remove_file(&own).is_ok();
+        assert_eq!(is_there, matches!(verdict, Verdict::Held(_)));
+        !is_there
+    }
+
+    #[test]
+    fn lock_that_is_older_than_this_boot_is_nobodys_whatever_is_in_it() {
+        let own_pid = format!("{}\n", std::process::id());
+        for content in ["", "0\n", own_pid.as_str()] {
+            assert!(is_removed("old", content, -1), "{content:?}");
+            assert!(!is_removed("new", content, 1), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn boot_was_before_anything_that_runs() {
+        // Where /run is no file system of its own it is the image that is as old.
+        let boot = boot().unwrap();
+        assert!(boot < SystemTime::now());
+        let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap();
+        assert!(SystemTime::now().duration_since(boot).unwrap() >= up);
     }
 }

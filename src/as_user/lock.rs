@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use super::dotlock::{Dotlock, Obstacle};
-use super::open::{create_mailbox, is_same_file, open_for_reading, open_mailbox};
+use super::open::{create_mailbox, open_for_reading, open_mailbox};
 use super::{Task, WhenMissing};
 use crate::channel::Report;
 
@@ -132,12 +132,7 @@ fn try_to_lock(task: &Task, writable: File) -> Result<Attempt, Report> {
 /// Looks whether what was locked is still what stands at the mailbox's place.
 fn confirm(path: &Path, locked: &File) -> Result<Option<File>, Report> {
     let before = locked.metadata().map_err(|error| failed("fstat", &error))?;
-    match std::fs::symlink_metadata(path) {
-        Ok(now) if is_same_file(&now, &before) => open_for_reading(path, &before).map(Some),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("stat", &error)),
-    }
+    open_for_reading(path, &before)
 }
 
 fn failed(what: &str, error: &io::Error) -> Report {

@@ -20,8 +20,8 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 
 use crate::channel::{FromHelper, Order, Outcome, Range, Recovery, Report};
-use crate::ffi::process::close_all_except;
-pub use dotlock::is_spool;
+use crate::ffi::process::{close_all_except, occupy_descriptors};
+pub use dotlock::{WRITABLE_BY_OTHERS, is_spool};
 
 /// Everything that a helper has to know.
 #[derive(Debug)]
@@ -64,48 +64,52 @@ pub struct Locking {
     pub dotlock: bool,
     /// Age from which a dotlock without a process id in it counts as left behind.
     pub stale_after: Duration,
-    /// The group that may create files in the spool; used for the dotlock alone.
+    /// The group that may create files in the spool: the dotlock, and a mailbox where there is none.
     pub spool_group: Option<Gid>,
 }
 
 /// The body of the helper process: returns its exit status.
 #[must_use]
 pub fn run(task: &Task, mut monitor: FromHelper) -> i32 {
-    // A commit is not to be interrupted, and a file size limit is to be an error, not a signal.
-    let prepared = SigSet::all().thread_block().is_ok()
-        && close_all_but(&monitor, task.record.as_ref()).is_ok()
-        && identity::become_user(task).is_ok();
-    let sent = if prepared {
-        match lock::open_and_lock(task) {
-            Ok(Some((held, waited))) => match recover(&held, task.record.as_ref()) {
-                Ok(recovery) => {
-                    let opened = Report::Opened {
-                        without_dotlock: held.is_without_dotlock(),
-                        waited,
-                        recovery,
-                    };
-                    return obey(&held, &opened, &mut monitor);
-                }
-                Err(report) => {
-                    held.unlock();
-                    monitor.send(&report, None)
-                }
-            },
-            Ok(None) => monitor.send(&Report::Missing, None),
-            Err(report) => monitor.send(&report, None),
-        }
-    } else {
-        let reason = format!("cannot become uid {}", task.uid);
-        monitor.send(&Report::Refused { reason, permanent: false }, None)
+    let report = match prepare(task, &monitor).and_then(|()| lock::open_and_lock(task)) {
+        Ok(Some((held, waited))) => match recover(&held, task.record.as_ref()) {
+            Ok(recovery) => {
+                let without_dotlock = held.is_without_dotlock();
+                let opened = Report::Opened { without_dotlock, waited, recovery };
+                return obey(&held, &opened, &mut monitor);
+            }
+            Err(report) => {
+                held.unlock();
+                report
+            }
+        },
+        Ok(None) => Report::Missing,
+        Err(report) => report,
     };
-    i32::from(sent.is_err())
+    i32::from(monitor.send(&report, None).is_err())
+}
+
+/// Becomes the user, with nothing of the monitor's left.
+fn prepare(task: &Task, monitor: &FromHelper) -> Result<(), Report> {
+    let refused = |reason| Report::Refused { reason, permanent: false };
+    // A commit is not to be interrupted, and a file size limit is to be an error, not a signal.
+    SigSet::all()
+        .thread_block()
+        .map_err(|error| refused(format!("helper blocking signals: {error}")))?;
+    close_all_but(monitor, task.record.as_ref())
+        .map_err(|error| refused(format!("helper closing files: {error}")))?;
+    identity::become_user(task)
+        .map_err(|why| refused(format!("cannot become uid {}: {why}", task.uid)))
 }
 
 fn close_all_but(monitor: &FromHelper, record: Option<&File>) -> std::io::Result<()> {
     match record {
         Some(record) => close_all_except(&[monitor.as_fd(), record.as_fd()]),
         None => close_all_except(&[monitor.as_fd()]),
-    }
+    }?;
+    // Whoever has no memory says so on standard error, and no file that comes is to be that.
+    occupy_descriptors(&[0, 1, 2]);
+    Ok(())
 }
 
 /// Finishes an UPDATE that a crash interrupted, before anybody reads the mailbox.
@@ -113,8 +117,8 @@ fn recover(held: &lock::Held, record: Option<&File>) -> Result<Option<Recovery>,
     let Some(record) = record else { return Ok(None) };
     Ok(Some(match redo::recover(held.for_writing(), record, redo::COSTS) {
         Ok(redo::Recovered::NothingBegun) => Recovery::NothingBegun,
-        Ok(redo::Recovered::WasFinished) => Recovery::WasFinished,
-        Ok(redo::Recovered::Finished) => Recovery::Finished,
+        Ok(redo::Recovered::WasFinished(removed)) => Recovery::WasFinished(removed),
+        Ok(redo::Recovered::Finished(removed)) => Recovery::Finished(removed),
         Err(redo::Error::Conflict(why)) => Recovery::Conflict(why.to_owned()),
         Err(error) => {
             let reason = format!("finishing an interrupted update: {error}");
@@ -141,8 +145,9 @@ fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
                 kept = Some(File::from(file));
                 continue;
             }
-            Ok((Order::Commit, Some(record))) => {
-                commit(held, &File::from(record), kept.as_ref(), &doomed)
+            Ok((Order::Commit(deleted), Some(record))) => {
+                let removal = redo::Removal { doomed: &doomed, deleted };
+                commit(held, &File::from(record), kept.as_ref(), removal)
             }
             Ok((Order::PutBack, Some(record))) => put_back(held, &File::from(record)),
             Ok((Order::Release, None)) => Report::Done,
@@ -157,11 +162,16 @@ fn obey(held: &lock::Held, opened: &Report, monitor: &mut FromHelper) -> i32 {
     }
 }
 
-fn commit(held: &lock::Held, record: &File, kept: Option<&File>, doomed: &[Range]) -> Report {
+fn commit(
+    held: &lock::Held,
+    record: &File,
+    kept: Option<&File>,
+    removal: redo::Removal<'_>,
+) -> Report {
     if !identity::may_write(size(held.for_writing()).max(redo::LARGEST_RECORD)) {
         return no_size();
     }
-    report(redo::commit(held.for_writing(), record, kept, doomed, redo::COSTS))
+    report(redo::commit(held.for_writing(), record, kept, removal, redo::COSTS))
 }
 
 fn put_back(held: &lock::Held, record: &File) -> Report {
@@ -189,4 +199,46 @@ fn report(result: Result<(), redo::Error>) -> Report {
         redo::Error::Unfinished(_) | redo::Error::Conflict(_) => Outcome::Unfinished,
     };
     Report::Failed { reason: error.to_string(), mailbox }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::channel::{ToHelper, pair};
+    use crate::ffi::process::fork;
+
+    #[test]
+    fn helper_that_cannot_become_its_user_says_why() {
+        let (ours, theirs): (ToHelper, FromHelper) = pair().unwrap();
+        let locking = Locking {
+            timeout: Duration::ZERO,
+            dotlock: true,
+            stale_after: Duration::ZERO,
+            spool_group: None,
+        };
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        let (groups, mailbox, missing) =
+            (Vec::new(), PathBuf::from("/nowhere"), WhenMissing::Report);
+        let task = Task { uid, gid, groups, mailbox, locking, record: None, missing };
+        let pid = fork(|| run(&task, theirs)).unwrap();
+        let (report, _) = ours.receive().unwrap();
+        let reason = "cannot become uid 0: that is root".to_owned();
+        assert_eq!(report, Report::Refused { reason, permanent: false });
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
+
+    #[test]
+    fn no_file_that_a_helper_is_given_becomes_its_standard_error() {
+        let (_ours, theirs): (ToHelper, FromHelper) = pair().unwrap();
+        let child = || {
+            close_all_but(&theirs, None).unwrap();
+            let is_null = std::fs::read_link("/proc/self/fd/2").unwrap().ends_with("null");
+            let next = File::open("/proc/self/stat").unwrap();
+            i32::from(!is_null || std::os::fd::AsRawFd::as_raw_fd(&next) <= 2)
+        };
+        let pid = fork(child).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
 }

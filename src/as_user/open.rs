@@ -56,17 +56,26 @@ pub(super) fn create_mailbox(task: &Task) -> Result<File, Report> {
     Ok(file)
 }
 
-/// Opens the file that `open_mailbox` found once more, for reading only.
+/// Opens the file that `open_mailbox` found once more, for reading only; `None` when something else, or
+/// nothing, has taken its place.
 ///
 /// # Errors
 ///
 /// The report for the monitor.
-pub(super) fn open_for_reading(path: &Path, same_as: &Metadata) -> Result<File, Report> {
+pub(super) fn open_for_reading(path: &Path, same_as: &Metadata) -> Result<Option<File>, Report> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    let file = options.open(path).map_err(|error| cannot_open(&error))?;
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ELOOP) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(cannot_open(&error)),
+    };
     let metadata = file.metadata().map_err(|error| cannot_open(&error))?;
-    if is_same_file(&metadata, same_as) { Ok(file) } else { Err(refused("it was replaced")) }
+    Ok(is_same_file(&metadata, same_as).then_some(file))
 }
 
 /// Whether two looks met one file.
@@ -97,4 +106,27 @@ fn cannot_open(error: &io::Error) -> Report {
             | io::ErrorKind::ReadOnlyFilesystem
     );
     Report::Refused { reason: format!("opening it: {error}"), permanent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_whose_place_was_taken_is_not_opened_and_that_is_no_error() {
+        let own = std::env::temp_dir().join(format!("popa3d-replaced-{}", std::process::id()));
+        let replaced = own.with_extension("old");
+        std::fs::write(&own, b"").unwrap();
+        let before = std::fs::metadata(&own).unwrap();
+        assert!(open_for_reading(&own, &before).unwrap().is_some());
+        std::fs::rename(&own, &replaced).unwrap();
+        assert!(open_for_reading(&own, &before).unwrap().is_none());
+        std::fs::write(&own, b"").unwrap();
+        assert!(open_for_reading(&own, &before).unwrap().is_none());
+        std::fs::remove_file(&own).unwrap();
+        std::os::unix::fs::symlink(&replaced, &own).unwrap();
+        assert!(open_for_reading(&own, &before).unwrap().is_none());
+        std::fs::remove_file(&own).unwrap();
+        std::fs::remove_file(&replaced).unwrap();
+    }
 }

@@ -46,3 +46,35 @@ pub struct KeptMessage {
     /// The header `Subject`.
     pub subject: Vec<u8>,
 }
+
+/// How many line feeds make an empty line of the end of a message, or of a mailbox, so that another message
+/// can follow; its last three octets tell.
+#[must_use]
+pub fn lacking_line_feeds(end: &[u8]) -> u8 {
+    match end {
+        [] | [.., b'\n', b'\n'] | [.., b'\n', b'\r', b'\n'] | [b'\n'] => 0,
+        [.., b'\n'] => 1,
+        [..] => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_that_are_missing_are_counted() {
+        let ends: [(&[u8], u8); 7] = [
+            (b"", 0),
+            (b"\n", 0),
+            (b"a\n\n", 0),
+            (b"\n\r\n", 0),
+            (b"ab\n", 1),
+            (b"a\r\n", 1),
+            (b"abc", 2),
+        ];
+        for (end, expected) in ends {
+            assert_eq!(lacking_line_feeds(end), expected, "{end:?}");
+        }
+    }
+}

@@ -321,8 +321,9 @@ pub enum Order {
     Delete(Vec<Range>),
     /// Have what is removed in the empty file that is attached, too.
     Keep,
-    /// Remove what was named, durably, unlock and end. An empty redo record is attached.
-    Commit,
+    /// Remove what was named, durably, unlock and end. An empty redo record is attached; these are the
+    /// messages that this removes, for a recovery to tell.
+    Commit(Totals),
     /// Append mail, durably, unlock and end. A redo record with that mail is attached.
     PutBack,
     /// Unlock and end.
@@ -380,10 +381,10 @@ pub enum Outcome {
 pub enum Recovery {
     /// Nothing had been decided on: the mailbox is as it was before.
     NothingBegun,
-    /// The removal had come to its end before the crash.
-    WasFinished,
-    /// It was finished now.
-    Finished,
+    /// The removal had come to its end before the crash; what was removed, unless mail was put back.
+    WasFinished(Option<Totals>),
+    /// It was finished now; likewise.
+    Finished(Option<Totals>),
     /// It does not fit the mailbox, which was left alone; why.
     Conflict(String),
 }

@@ -26,7 +26,7 @@ use zeroize::Zeroize;
 
 pub use certificates::{Certificate, ClientAuthorities, KeyKind, NameIn, TlsMaterial};
 pub use inspection::{Oddity, Seen, SeenMessage};
-pub use kept::{Found, KeptMessage, Look, MAX_HEADER};
+pub use kept::{Found, KeptMessage, Look, MAX_HEADER, lacking_line_feeds};
 pub use message::{
     Answer, Encryption, Ending, Expunged, MAX_EXPUNGED, MAX_MESSAGE_ID, MAX_NOTE, MAX_RANGES,
     MAX_REASON, MAX_TICKET, Memory, Method, News, NotRemembered, Order, Outcome, ProxyTls, Range,

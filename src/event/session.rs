@@ -97,6 +97,7 @@ impl Session {
         let proxy = self.proxy.map(|(address, _)| address.to_string());
         let ended = matches!(event, Event::SessionEnded).then_some(&self.summary);
         let (deleted, left) = ended.and_then(|summary| summary.maildrop).unzip();
+        let deleted = deleted.or(event.removed());
         let present = event.loaded().or(left);
         let message = event.message();
         let octets = present.map(|totals| totals.octets);

@@ -100,8 +100,10 @@ impl fmt::Display for Text<'_> {
                 message_id.map_or(Ok(()), |id| write!(f, ", message-id={id}"))
             }
             Event::UpdateFailed(path, why) => write!(f, "Failed to update {path}: {why}"),
-            Event::UpdateRecovered(path, how) => {
-                write!(f, "Update of {path} that was interrupted: {how}")
+            Event::UpdateRecovered { mailbox, how, removed } => {
+                write!(f, "Update of {mailbox} that was interrupted: {how}")?;
+                let Some(Totals { messages, octets }) = removed else { return Ok(()) };
+                write!(f, ", {messages} ({octets}) deleted")
             }
             Event::UpdateNotRecovered(path, why) => {
                 write!(f, "Update of {path} that was interrupted cannot be finished: {why}")

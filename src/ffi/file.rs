@@ -1,7 +1,6 @@
-//! Hints about files, and room for them.
+//! Hints about files.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::AsRawFd;
 
 use nix::libc;
@@ -13,20 +12,4 @@ pub fn begin_writing(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is involved.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
-}
-
-/// Makes room on the disk for `more` octets behind `size`, which stays the size of `file`. Where the
-/// file system cannot do that, nothing happens.
-///
-/// # Errors
-///
-/// fallocate(2)'s: no room, no quota.
-pub fn reserve_behind(file: &File, size: u64, more: u64) -> io::Result<()> {
-    let offset = i64::try_from(size).map_err(io::Error::other)?;
-    let length = i64::try_from(more).map_err(io::Error::other)?;
-    let flags = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    match nix::fcntl::fallocate(file, flags, offset, length) {
-        Err(nix::Error::EOPNOTSUPP) | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -12,7 +12,7 @@ use super::account::Account;
 use super::force;
 use super::prepared::Prepared;
 use crate::as_user::{self, Locking, Task, WhenMissing};
-use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, pair};
+use crate::channel::{Order, Outcome, Recovery, Report, ToHelper, Totals, pair};
 use crate::event::printable_up_to;
 use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
@@ -120,20 +120,22 @@ impl Helper {
         self.tell(order, None)
     }
 
-    /// Has what was named removed, by an empty redo record, and kept in an empty file if there is one.
+    /// Has what was named removed, which are the messages `deleted`, by an empty redo record, and kept in an
+    /// empty file if there is one.
     ///
     /// # Errors
     ///
     /// What went wrong, and what that means for the mailbox.
     pub(super) fn commit(
         mut self,
+        deleted: Totals,
         record: &File,
         kept: Option<&File>,
     ) -> Result<(), (String, Outcome)> {
         if let Some(kept) = kept {
             self.tell(&Order::Keep, Some(kept.as_fd())).map_err(untold)?;
         }
-        self.change(&Order::Commit, record)
+        self.change(&Order::Commit(deleted), record)
     }
 
     /// Has the mail in a redo record appended.
@@ -247,7 +249,7 @@ mod tests {
         let mut helper = Helper { pid, uid: Uid::current(), channel: Some(ours) };
         assert!(helper.order(&Order::Delete(Vec::new())).is_err());
         let record = File::open("/dev/null").unwrap();
-        let (reason, outcome) = helper.commit(&record, None).unwrap_err();
+        let (reason, outcome) = helper.commit(Totals::default(), &record, None).unwrap_err();
         assert_eq!(outcome, Outcome::Untouched);
         assert_eq!(reason, "as-user helper: it died, or its user stopped it");
     }

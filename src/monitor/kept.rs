@@ -5,6 +5,9 @@
 //! whether it counts is what the redo record of the user says, so that what becomes of the mailbox and
 //! of what is kept is decided at once ([`settle`]).
 //!
+//! The name may have been given by a clock that was behind. So the modification time of a file is never
+//! before that of the one that was removed before it, and counts as soon as the clock is right again.
+//!
 //! For root they are octets with a length; a confined process looks into them (`kept_reader`).
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -96,7 +99,7 @@ pub(super) fn is_from_the_future(user: &str) -> io::Result<bool> {
 }
 
 /// What was removed in the future, by a clock that was wrong then, is removed now: it would be kept for
-/// ever, and crowd out what really is new. The session lock of `user` has to be held, and there must be no
+/// ever. Should the clock be wrong now, nothing is lost, see above. The session lock of `user` has to be held, and there must be no
 /// redo record, which may be about these files.
 ///
 /// # Errors
@@ -107,7 +110,7 @@ pub(super) fn redate(user: &str) -> io::Result<()> {
 }
 
 fn redate_in(directory: &Path, now: SystemTime) -> io::Result<()> {
-    for Removal { time, path } in removals_in(directory)? {
+    for Removal { time, path } in removals_in(directory, now)? {
         if time > now + LEAP {
             std::fs::rename(&path, free_place(directory, now))?;
         }
@@ -185,11 +188,31 @@ fn settle_in(directory: &Path, decision: Decision) -> io::Result<()> {
             }
             unless_gone(std::fs::remove_file(&prepared))?;
         } else {
+            unless_gone(note_order(directory, &prepared, &place))?;
             unless_gone(std::fs::rename(&prepared, &place))?;
         }
         is_changed = true;
     }
     if is_changed { sync_directory(directory) } else { Ok(()) }
+}
+
+/// Has the modification time of a prepared file tell that it is the newest of all, or what takes its `place`
+/// that it is what was there.
+fn note_order(directory: &Path, prepared: &Path, place: &Path) -> io::Result<()> {
+    let modified = |path: &Path| std::fs::metadata(path)?.modified();
+    let time = match unless_gone(modified(place))? {
+        Some(time) => Some(time),
+        None => {
+            let named = place.file_name().and_then(|name| time_of(name.to_str()?));
+            let mut newest = named;
+            for path in files(directory)?.iter().filter(|path| place_of(path).is_none()) {
+                let before = unless_gone(modified(path))?;
+                newest = newest.max(before.map(|time| time + Duration::from_nanos(1)));
+            }
+            newest
+        }
+    };
+    time.map_or(Ok(()), |time| File::open(prepared)?.set_modified(time))
 }
 
 /// What is kept for `user`, the oldest first.
@@ -198,14 +221,20 @@ fn settle_in(directory: &Path, decision: Decision) -> io::Result<()> {
 ///
 /// The directory is there and cannot be read.
 pub(super) fn removals(user: &str) -> io::Result<Vec<Removal>> {
-    removals_in(&Path::new(DIRECTORY).join(user))
+    removals_in(&Path::new(DIRECTORY).join(user), SystemTime::now())
 }
 
-fn removals_in(directory: &Path) -> io::Result<Vec<Removal>> {
-    let mut removals: Vec<Removal> = files(directory)?
-        .into_iter()
-        .filter_map(|path| Some(Removal { time: time_of(path.file_name()?.to_str()?)?, path }))
-        .collect();
+fn removals_in(directory: &Path, now: SystemTime) -> io::Result<Vec<Removal>> {
+    let mut removals = Vec::new();
+    for path in files(directory)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(named) = name.and_then(time_of) else { continue };
+        let Some(found) = unless_gone(std::fs::metadata(&path))? else { continue };
+        let is_dated_back =
+            |modified: &SystemTime| *modified > named + LEAP && *modified <= now + LEAP;
+        let time = found.modified().ok().filter(is_dated_back).unwrap_or(named);
+        removals.push(Removal { time, path });
+    }
     removals.sort_unstable_by(|a, b| (a.time, &a.path).cmp(&(b.time, &b.path)));
     Ok(removals)
 }
@@ -231,11 +260,11 @@ pub(super) fn users() -> io::Result<Vec<String>> {
 pub(super) fn prune(user: &str, settings: &Settings, now: SystemTime) -> io::Result<Pruned> {
     let directory = Path::new(DIRECTORY).join(user);
     let age = keeps(settings).unwrap_or_default();
-    let since = now.checked_sub(age).unwrap_or(UNIX_EPOCH);
-    prune_in(&directory, since, settings.keep_deleted_size.0.unwrap_or(u64::MAX))
+    prune_in(&directory, now, age, settings.keep_deleted_size.0.unwrap_or(u64::MAX))
 }
 
-fn prune_in(directory: &Path, since: SystemTime, most: u64) -> io::Result<Pruned> {
+fn prune_in(directory: &Path, now: SystemTime, age: Duration, most: u64) -> io::Result<Pruned> {
+    let since = now.checked_sub(age).unwrap_or(UNIX_EPOCH);
     let mut pruned = Pruned::default();
     let mut total = 0;
     for prepared in files(directory)? {
@@ -245,7 +274,7 @@ fn prune_in(directory: &Path, since: SystemTime, most: u64) -> io::Result<Pruned
             unless_gone(std::fs::remove_file(&prepared))?;
         }
     }
-    for removal in removals_in(directory)?.iter().rev() {
+    for removal in removals_in(directory, now)?.iter().rev() {
         let Some(found) = unless_gone(std::fs::metadata(&removal.path))? else { continue };
         let size = found.len();
         total += on_disk(size);

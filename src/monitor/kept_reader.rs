@@ -7,16 +7,14 @@ use std::os::fd::AsFd;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::maildrop::SMALLEST_MESSAGE;
 use super::prepared::Prepared;
 use super::worker_process::confinement;
-use crate::channel::{Found, KeptMessage, Look, ToReader, pair};
+use crate::channel::{Found, KeptMessage, Look, Range, ToReader, pair};
 use crate::event::printable;
 use crate::ffi::process::fork_without_modules;
 use crate::settings::Settings;
 use crate::worker;
-
-/// A message takes more octets than this.
-const SMALLEST_MESSAGE: u64 = 5;
 
 /// That process.
 #[derive(Debug)]
@@ -59,15 +57,10 @@ impl KeptReader {
         loop {
             match channel.receive().map_err(failed)? {
                 (Found::Message(message), None) => {
-                    let range = message.range;
-                    let is_next = range.start >= end
-                        && range.end > range.start + SMALLEST_MESSAGE
-                        && range.end <= size
-                        && message.line_feeds <= 2;
-                    if !is_next {
+                    if !can_be(message.range, end, size) || message.line_feeds > 2 {
                         return Err("the process that reads it names impossible places".to_owned());
                     }
-                    end = range.end;
+                    end = message.range.end;
                     each(message);
                 }
                 (Found::All, None) => return Ok(()),
@@ -78,9 +71,31 @@ impl KeptReader {
     }
 }
 
+/// Whether a message can be there, in a file of `size` octets, behind one that ends at `end`.
+fn can_be(range: Range, end: u64, size: u64) -> bool {
+    let least = range.start.checked_add(SMALLEST_MESSAGE);
+    range.start >= end && least.is_some_and(|least| least <= range.end) && range.end <= size
+}
+
 impl Drop for KeptReader {
     fn drop(&mut self) {
         self.channel = None;
         let _ = waitpid(self.pid, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_follow_each_other_within_the_file_and_have_a_from_line() {
+        let can_be = |start, end| can_be(Range { start, end }, 10, 100);
+        assert!(can_be(10, 15) && can_be(20, 100));
+        for (start, end) in
+            [(9, 20), (10, 14), (20, 101), (30, 20), (u64::MAX, 5), (u64::MAX - 1, u64::MAX)]
+        {
+            assert!(!can_be(start, end), "{start}, {end}");
+        }
     }
 }

@@ -19,8 +19,8 @@ use crate::event::Event;
 /// Octets of remembered unique-ids that a worker may send for each message that is allowed.
 const REMEMBERED_PER_MESSAGE: u64 = 80;
 
-/// Octets of the smallest message in a mailbox: `From `, and a line end.
-const SMALLEST_MESSAGE: u64 = 6;
+/// Octets of the smallest message in a mailbox: `From `, at its very end.
+pub(super) const SMALLEST_MESSAGE: u64 = 5;
 
 /// Somebody who is logged in, and what goes with that.
 pub(super) struct MailUser {
@@ -160,13 +160,13 @@ impl Session<'_> {
                 self.helper = Some(helper);
                 Ok(Some(mailbox))
             }
-            Opened::Missing => {
-                if user.task.record.is_some() {
-                    let why = "the mailbox does not exist any more".to_owned();
-                    self.settle(user, &Recovery::Conflict(why));
-                }
-                Ok(None)
+            Opened::Missing if user.task.record.is_some() => {
+                // Served as empty, it would be half-way when it is there again.
+                let why = recovery::waits(&user.logged_in.account.name, "the mailbox");
+                self.log.log(&Event::UpdateNotRecovered(&user.mailbox(), &why));
+                Err(Refusal::Temporary)
             }
+            Opened::Missing => Ok(None),
             Opened::InUse(holder) => {
                 self.log.summary.add_lock_wait(self.settings.lock_timeout.0);
                 let text = format!("{}: {}", user.mailbox(), holder);

@@ -18,28 +18,22 @@ use crate::settings::{Place, Settings};
 /// Drops the redo record of `user`, or keeps it aside when it does not fit; tells the journal, and
 /// returns what it told.
 pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) -> String {
-    let (what, dropped) = match recovery {
-        Recovery::NothingBegun => ("it had not begun, the mailbox is as it was", true),
-        Recovery::WasFinished => ("it had come to its end", true),
-        Recovery::Finished => ("it is finished now", true),
-        Recovery::Conflict(why) => (why.as_str(), false),
-    };
-    let decision = match recovery {
-        Recovery::NothingBegun => Decision::DidNot,
-        Recovery::WasFinished | Recovery::Finished => Decision::Happened,
-        Recovery::Conflict(_) => Decision::Unknown,
+    let (what, removed, decision) = match recovery {
+        Recovery::NothingBegun => {
+            ("it had not begun, the mailbox is as it was", None, Decision::DidNot)
+        }
+        Recovery::WasFinished(removed) => ("it had come to its end", *removed, Decision::Happened),
+        Recovery::Finished(removed) => ("it is finished now", *removed, Decision::Happened),
+        Recovery::Conflict(why) => (why.as_str(), None, Decision::Unknown),
     };
     // As long as this is not done, the record is needed.
-    let settled = kept::settle(user, decision).and_then(|()| {
-        if dropped {
-            redo_records::remove(user).map(|()| None)
-        } else {
-            redo_records::set_aside(user).map(Some)
-        }
+    let settled = kept::settle(user, decision).and_then(|()| match decision {
+        Decision::Happened | Decision::DidNot => redo_records::remove(user).map(|()| None),
+        Decision::Unknown => redo_records::set_aside(user).map(Some),
     });
     match settled {
         Ok(None) => {
-            log.log(&Event::UpdateRecovered(mailbox, what));
+            log.log(&Event::UpdateRecovered { mailbox, how: what, removed });
             format!("{mailbox}: {what}")
         }
         Ok(Some(kept)) => {
@@ -53,6 +47,16 @@ pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) 
             format!("{mailbox}: {why}")
         }
     }
+}
+
+/// Why the redo record of `user` waits: what it belongs to is not there now, as with a spool that is not
+/// mounted yet. Only an admin can know that it never will be.
+pub(super) fn waits(user: &str, what: &str) -> String {
+    let record = redo_records::path(user);
+    format!(
+        "{what} is not there, and its redo record waits; if it is gone for good, run: rm {}",
+        record.display()
+    )
 }
 
 /// Finishes all interrupted UPDATEs there are (`popa3d --recover`), one after the other: one that
@@ -107,10 +111,8 @@ pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<Stri
     let found = CString::new(user).ok().map(|name| account::find(&name)).transpose();
     let account = match found.map_err(|error| format!("name service: {error}"))?.flatten() {
         Some(account) if !account.uid.is_root() => account,
-        Some(_) | None => {
-            let gone = Recovery::Conflict("the user does not exist any more".to_owned());
-            return Ok(settle(user, user, &gone, log));
-        }
+        // The name service may just not be up, and say so in the same way.
+        Some(_) | None => return Err(waits(user, "the user")),
     };
     let task = task(&account, settings, &Prepared::default(), Some(record));
     let mailbox = task.mailbox.display().to_string();
@@ -121,10 +123,7 @@ pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<Stri
             helper.finish(&Order::Release).map_err(|error| error.to_string())??;
             Ok(line)
         }
-        Opened::Missing => {
-            let gone = Recovery::Conflict("the mailbox does not exist any more".to_owned());
-            Ok(settle(user, &mailbox, &gone, log))
-        }
+        Opened::Missing => Err(waits(user, &mailbox)),
         Opened::InUse(holder) => Err(format!("{mailbox} is locked: {holder}")),
         Opened::Refused { reason, .. } => Err(format!("{mailbox}: {reason}")),
     }

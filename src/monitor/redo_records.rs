@@ -46,16 +46,21 @@ pub(super) fn create(user: &str) -> io::Result<File> {
 /// It is there and cannot be opened.
 pub(super) fn open(user: &str) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
-    match options.read(true).write(true).open(Path::new(DIRECTORY).join(user)) {
+    match options.read(true).write(true).open(path(user)) {
         Ok(record) => Ok(Some(record)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// Where the record of `user` is, if there is one.
+pub(super) fn path(user: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(user)
+}
+
 /// Whether there is a record of `user`; a session has one for a moment, too.
 pub(super) fn exists(user: &str) -> bool {
-    Path::new(DIRECTORY).join(user).exists()
+    path(user).exists()
 }
 
 /// Drops the record of `user`, which has done its work. Should a crash bring it back, it is known
@@ -65,7 +70,7 @@ pub(super) fn exists(user: &str) -> bool {
 ///
 /// unlink(2)'s.
 pub(super) fn remove(user: &str) -> io::Result<()> {
-    std::fs::remove_file(Path::new(DIRECTORY).join(user))
+    std::fs::remove_file(path(user))
 }
 
 /// Keeps the record of `user` where no login looks for it; returns the new path.
@@ -78,7 +83,7 @@ pub(super) fn set_aside(user: &str) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let path = own.join(format!("{now:020}"));
-    std::fs::rename(Path::new(DIRECTORY).join(user), &path)?;
+    std::fs::rename(self::path(user), &path)?;
     forget_oldest(&own)?;
     Ok(path)
 }

@@ -80,7 +80,7 @@ impl Session<'_> {
             return Err(Broken::Worker("more messages deleted than there were".to_owned()));
         }
         let mut phase = Phase::Finished;
-        let answer = match self.commit_with_record(helper, user) {
+        let answer = match self.commit_with_record(helper, user, deleted) {
             Ok(()) => {
                 self.store_remembered();
                 self.note_kept(deleted);
@@ -109,7 +109,12 @@ impl Session<'_> {
     }
 
     /// Lets `helper` remove what it was told, by a redo record that stays when it is needed.
-    fn commit_with_record(&self, helper: Helper, user: &MailUser) -> Result<(), String> {
+    fn commit_with_record(
+        &self,
+        helper: Helper,
+        user: &MailUser,
+        deleted: Totals,
+    ) -> Result<(), String> {
         let name = &user.logged_in.account.name;
         let failed = |error: io::Error| format!("redo record in /var/lib/popa3d: {error}");
         let not_kept =
@@ -126,7 +131,7 @@ impl Session<'_> {
             // Where nothing is kept this costs nothing.
             kept.as_ref().map_or(Ok(()), |_| kept::settle(name, decision)).map_err(not_kept)
         };
-        match helper.commit(&record, kept.as_ref()) {
+        match helper.commit(deleted, &record, kept.as_ref()) {
             Ok(()) => {
                 settle(Decision::Happened)?;
                 redo_records::remove(name).map_err(failed)
@@ -170,7 +175,7 @@ impl Session<'_> {
                 self.settle(user, &recovery);
                 helper.finish(&Order::Release).map_err(|error| error.to_string())??;
                 match recovery {
-                    Recovery::Finished | Recovery::WasFinished => Ok(()),
+                    Recovery::Finished(_) | Recovery::WasFinished(_) => Ok(()),
                     Recovery::NothingBegun => Err("nothing was removed".to_owned()),
                     Recovery::Conflict(why) => Err(why),
                 }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use super::{Confinement, NO_SANDBOX, sandbox};
-use crate::channel::{Found, FromReader, KeptMessage, Look, MAX_HEADER, Range};
+use crate::channel::{Found, FromReader, KeptMessage, Look, MAX_HEADER, Range, lacking_line_feeds};
 use crate::ffi::process::close_all_except;
 use crate::mbox::{self, FirstField, Limits, LongIds, Remembered, ScanError, message_id};
 
@@ -56,7 +56,7 @@ fn tell(file: &File, limits: &Limits, asker: &FromReader) -> Result<(), Failure>
         let [message_id, from, subject] = headers(&head);
         let kept = KeptMessage {
             range: Range { start, end },
-            line_feeds: lacking(&tail.map_err(unreadable)?),
+            line_feeds: lacking_line_feeds(&tail.map_err(unreadable)?),
             octets: message.octets().0,
             unique_id: index.unique_id(message).to_string(),
             long_id: long_ids.find(message).map_err(Failure::Unreadable)?.to_string(),
@@ -77,15 +77,6 @@ fn read_at(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut octets = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact_at(&mut octets, offset)?;
     Ok(octets)
-}
-
-/// How many line feeds make an empty line of the end of a message.
-fn lacking(end: &[u8]) -> u8 {
-    match end {
-        [.., b'\n', b'\n'] | [.., b'\n', b'\r', b'\n'] => 0,
-        [.., b'\n'] => 1,
-        [..] => 2,
-    }
 }
 
 /// The headers that an admin is shown, empty where there is none.
@@ -111,14 +102,5 @@ mod tests {
         assert_eq!(told(b"From a\nFrom: b\n \nSubject: c"), ["", "b", "c"]);
         let long = [b"From a\nSubject:".as_slice(), &b"\n x".repeat(1000)].concat();
         assert_eq!(told(&long)[2].len(), MAX_HEADER);
-    }
-
-    #[test]
-    fn line_ends_that_are_missing_are_counted() {
-        let ends: [(&[u8], u8); 5] =
-            [(b"a\n\n", 0), (b"\n\r\n", 0), (b"ab\n", 1), (b"a\r\n", 1), (b"abc", 2)];
-        for (end, expected) in ends {
-            assert_eq!(lacking(end), expected, "{end:?}");
-        }
     }
 }

@@ -75,7 +75,10 @@ class Crash(HostCase):
         user, kept = self._interrupted()
         self.host.run("systemctl", "start", "popa3d-recover.service")
         self.assertEqual(self._mailbox(user).read_bytes(), mbox(kept))
-        self.assert_said("Update of ", POPA3D_EVENT="update-recovered", POPA3D_USER=user)
+        *_, entry = self.journal(POPA3D_EVENT="update-recovered", POPA3D_USER=user)
+        octets = str(messages(1, BODY)[0].octets)
+        self.assertEqual((entry["POPA3D_DELETED_MESSAGES"], entry["POPA3D_DELETED_OCTETS"]), ("1", octets))
+        self.assertTrue(entry["MESSAGE"].endswith(f"it is finished now, 1 ({octets}) deleted"), entry["MESSAGE"])
         self.assertEqual(self._records(), [])
 
     def test_record_of_a_replaced_mailbox_is_kept_aside_and_the_mailbox_left_alone(self):
@@ -96,9 +99,41 @@ class Crash(HostCase):
         gone, _ = self._interrupted(name="aagone")
         user, kept = self._interrupted()
         self.host.run("userdel", gone)
-        self.host.run("popa3d", "--recover")
+        recovery = self.host.run("popa3d", "--recover", check=False)
+        self.assertEqual(recovery.code, 1)
+        self.assertEqual(self._mailbox(user).read_bytes(), mbox(kept))
+        # A name service that is not up yet says the same.
+        self.assertEqual(self._records(), [gone])
+        self._removed_as_told(recovery.output)
+
+    def test_record_waits_for_a_mailbox_that_is_not_there_now(self):
+        user, kept = self._interrupted()
+        self.host.run("mv", f"/var/mail/{user}", f"/var/mail/{user}.elsewhere")
+        recovery = self.host.run("popa3d", "--recover", check=False)
+        self.assertEqual(recovery.code, 1)
+        self.refused(user, b"SYS/TEMP")
+        self.until_idle()
+        self.assert_said(f"Update of /var/mail/{user} that was interrupted cannot be finished: the mailbox is not there",
+                         POPA3D_EVENT="update-not-recovered", POPA3D_USER=user)
+        self.host.run("mv", f"/var/mail/{user}.elsewhere", f"/var/mail/{user}")
+        self.login(user).quit()
         self.assertEqual(self._mailbox(user).read_bytes(), mbox(kept))
         self.assertEqual(self._records(), [])
+
+    def test_record_of_a_mailbox_that_is_gone_on_purpose_is_removed_by_the_command_that_is_told(self):
+        user, _ = self._interrupted()
+        self._mailbox(user).unlink()
+        self._removed_as_told(self.host.run("popa3d", "--recover", check=False).output)
+        session = self.login(user)
+        self.assertRegex(session.ok("STAT"), rb"^\+OK 0 ")
+        session.quit()
+
+    def _removed_as_told(self, output):
+        """The line that is left of a recovery names the command that ends it."""
+        (command,) = (line.partition("run: ")[2] for line in output.splitlines() if "run: " in line)
+        self.host.shell(command)
+        self.assertEqual(self._records(), [])
+        self.assertEqual(self.host.run("popa3d", "--recover").output, "no update was interrupted\n")
 
     def test_nothing_to_recover_is_said_so(self):
         self.assertEqual(self.host.run("popa3d", "--recover").output, "no update was interrupted\n")
@@ -157,7 +192,9 @@ class Crash(HostCase):
             self.until_idle()
             if user in self._records() and self._mailbox(user).read_bytes() not in (mbox(mail), mbox(mail[1:])):
                 return user, mail[1:]
-            self.host.run("popa3d", "--recover")
+            # Of this user alone: another one's record may be waiting for the test.
+            self.login(user).quit()
+            self.until_idle()
         return self.fail("no kill came at the right time")
 
     def _kill_during_update(self, user, doomed, delay):

@@ -147,6 +147,17 @@ class Locks(HostCase):
         self.host.path(f"/var/mail/{user}.lock").unlink()
         self.login(user).quit()
 
+    def test_dotlock_that_is_older_than_the_boot_keeps_nobody_out(self):
+        user = self.account(messages(2))
+        lock = self.host.path(f"/var/mail/{user}.lock")
+        # As a power failure leaves one, and with a number that another process has by now.
+        for content in ("", "1\n"):
+            self.host.shell(f"printf '{content}' >/var/mail/{user}.lock; chown {user}: /var/mail/{user}.lock; "
+                            f"touch -d '10 years ago' /var/mail/{user}.lock")
+            self.login(user).quit()
+            self.until_idle()
+            self.assertFalse(lock.exists())
+
     def test_another_programs_fcntl_lock_is_respected_within_bounds(self):
         self.settings('lock-timeout = "1s"\n')
         user = self.account(messages(2))
@@ -191,6 +202,14 @@ class Odd(HostCase):
         session = self.login(user)
         self.assertEqual(session.ok("STAT").split()[:3], [b"+OK", b"0", b"0"])
         session.quit()
+
+    def test_message_of_a_from_line_that_breaks_off_can_be_deleted(self):
+        user = self.account(b"From ")
+        session = self.login(user)
+        self.assertRegex(session.ok("STAT"), rb"^\+OK 1 ")
+        session.ok("DELE 1")
+        session.quit()
+        self.assertEqual(self.host.mailbox(user).read_bytes(), b"")
 
     def test_mail_that_arrives_where_no_mailbox_was_stays(self):
         user = self.account()

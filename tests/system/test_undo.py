@@ -51,8 +51,9 @@ class UndoCase(StorageCase):
     def age(self, user, name, seconds):
         """Makes what was removed in this file be removed so much earlier."""
         whole, part = name.split(".")
-        os.rename(self.host.path(f"{KEPT}/{user}/{name}"),
-                  self.host.path(f"{KEPT}/{user}/{int(whole) - seconds}.{part}"))
+        aged = self.host.path(f"{KEPT}/{user}/{int(whole) - seconds}.{part}")
+        os.rename(self.host.path(f"{KEPT}/{user}/{name}"), aged)
+        os.utime(aged, (int(whole) - seconds,) * 2)
 
     def remove(self, user, *numbers):
         """A session that deletes these messages."""
@@ -380,6 +381,27 @@ class Expiry(UndoCase):
             self.age(user, name, 8 * DAY)
         self.host.run("systemctl", "start", "popa3d-expire.service")
         self.assertEqual(self.files(user), [])
+
+    def test_clock_that_is_behind_for_a_while_takes_nothing_of_what_is_kept(self):
+        mail = messages(4)
+        user = self.account(mail)
+        for _ in range(2):
+            self.remove(user, 1)
+        # As if this host's clock, right until now, had begun to be 400 days behind: what is there is from the future.
+        for name in self.files(user):
+            self.age(user, name, -400 * DAY)
+        self.remove(user, 1)
+        self.host.run("systemctl", "start", "popa3d-expire.service")
+        for name in self.files(user):
+            self.assertLess(float(name), time.time() + DAY)
+        # As if it were right again.
+        for name in self.files(user):
+            aged = self.host.path(f"{KEPT}/{user}/{name}")
+            modified = aged.stat().st_mtime - 400 * DAY
+            aged = aged.rename(aged.with_name(f"{int(float(name)) - 400 * DAY}.{name.partition('.')[2]}"))
+            os.utime(aged, (modified,) * 2)
+        self.host.run("systemctl", "start", "popa3d-expire.service")
+        self.assertEqual(self.kept(user), mbox(mail[:3]))
 
     def test_removal_larger_than_all_that_may_be_kept_happens_and_nothing_else_goes_for_it(self):
         self.settings('keep-deleted = "7d"\nkeep-deleted-size = "500K"\n')

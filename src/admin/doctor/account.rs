@@ -7,11 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use nix::unistd::User;
 
 use super::finding::{Finding, why, word};
+use crate::as_user::WRITABLE_BY_OTHERS;
 use crate::event::printable;
 use crate::monitor::{EMPTY_ROOT, WORKER_USER};
 
-/// Whoever is not root may write there.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 const WRITABLE: u32 = 0o222;
 
 pub(super) fn look() -> Vec<Finding> {

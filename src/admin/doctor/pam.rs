@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, word};
+use crate::as_user::WRITABLE_BY_OTHERS;
 use crate::event::printable;
 use crate::monitor::PAM_DIRECTORIES;
 use file::{Kind, Module, Rule};
@@ -16,8 +17,6 @@ const SERVICE: &str = "popa3d";
 
 /// libpam's own limit, which a circle meets as well.
 const DEEPEST: usize = 16;
-
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// What the package has in the file.
 const WRITE: &str =

@@ -8,6 +8,7 @@ use nix::unistd::Uid;
 
 use super::finding::{Finding, Severity, why, word};
 use super::room;
+use crate::as_user::WRITABLE_BY_OTHERS;
 use crate::event::printable;
 use crate::monitor::{RECORDS_ASIDE, SESSION_LOCKS, records_aside, records_waiting};
 
@@ -15,7 +16,6 @@ const KEPT: &str = "/var/lib/popa3d";
 /// Not every version has one.
 const CACHE: &str = "/var/cache/popa3d";
 
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 const OPEN_TO_OTHERS: u32 = 0o077;
 
 /// Users that a line names.

@@ -5,9 +5,9 @@ use std::io;
 use super::keep::keep;
 use super::plan::Plan;
 use super::record::{Head, MARK};
-use super::rounds::Rounds;
+use super::rounds::{Rounds, buffer};
 use super::{Error, Storage};
-use crate::channel::Range;
+use crate::channel::{Range, Totals};
 
 /// How much space and how many syncs a removal may cost.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,16 @@ pub(in crate::as_user) struct Costs {
 pub(in crate::as_user) const COSTS: Costs =
     Costs { piece: 23 << 20, least_piece: 64 << 10, direct: 8 << 20, chunks: 1024 };
 
-/// Removes `doomed` from the locked `mailbox`, atomically and durably, by an empty `record` whose
+/// What is to be removed.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::as_user) struct Removal<'a> {
+    /// Octets of the mailbox, ascending.
+    pub(in crate::as_user) doomed: &'a [Range],
+    /// The messages that these are, which a recovery tells.
+    pub(in crate::as_user) deleted: Totals,
+}
+
+/// Does a `removal` from the locked `mailbox`, atomically and durably, by an empty `record` whose
 /// name is durable. Everything else stays as it is, in order; what lies before the first range is
 /// not even written again.
 ///
@@ -39,9 +48,10 @@ pub(in crate::as_user) fn commit(
     mailbox: &impl Storage,
     record: &impl Storage,
     kept: Option<&impl Storage>,
-    doomed: &[Range],
+    removal: Removal<'_>,
     costs: Costs,
 ) -> Result<(), Error> {
+    let Removal { doomed, deleted } = removal;
     let size = mailbox.size().map_err(Error::Untouched)?;
     if doomed.is_empty() {
         return Ok(());
@@ -50,53 +60,69 @@ pub(in crate::as_user) fn commit(
     if let Some(kept) = kept {
         keep(mailbox, kept, plan.doomed()).map_err(Error::NotKept)?;
     } else if plan.last_source() == size && plan.removed() == size - plan.first_place() {
-        // Nothing has to move: a file system cuts a file atomically by itself.
-        return mailbox
-            .truncate(plan.first_place())
-            .and_then(|()| mailbox.sync())
-            .map_err(Error::Unfinished);
+        let head = Head::of_cut(mailbox, plan, size, deleted).map_err(Error::Untouched)?;
+        return cut_off(mailbox, record, &head);
     }
-    let head = prepare(mailbox, record, plan, size, costs).map_err(Error::Untouched)?;
+    let head = describe(mailbox, plan, size, deleted, costs)
+        .and_then(|head| prepare(record, head, costs))
+        .map_err(Error::Untouched)?;
+    let place = head.plan.first_place();
+    let buffer = buffer(&head, costs.direct, place, size).map_err(Error::Untouched)?;
     let rounds = Rounds {
         mailbox,
         record,
         head: &head,
         direct: costs.direct,
-        place: head.plan.first_place(),
+        place,
         moved: head.summing(),
         sequence: 0,
         is_recorded: false,
-        buffer: Vec::new(),
+        buffer,
     };
     rounds.finish().map_err(Error::Unfinished)
 }
 
-/// Makes room for the record and writes its head, which means nothing without an entry.
-fn prepare(
+/// Removes all that there is from one place on. Nothing has to move, and a file system cuts a file atomically
+/// by itself: the head tells a recovery what was wanted, and that there are no entries.
+fn cut_off(mailbox: &impl Storage, record: &impl Storage, head: &Head) -> Result<(), Error> {
+    let place = head.plan.first_place();
+    // Deleting is what helps when a disk is full, so that it has to do without one then. All that is lost
+    // is what a recovery says.
+    let _ = head.write(record).and_then(|()| record.sync());
+    mailbox.truncate(place).and_then(|()| mailbox.sync()).map_err(Error::Unfinished)
+}
+
+/// What the record says of a removal in which mail has to move.
+fn describe(
     mailbox: &impl Storage,
-    record: &impl Storage,
     plan: Plan,
     size: u64,
+    deleted: Totals,
     costs: Costs,
 ) -> io::Result<Head> {
     // What others wrote and did not sync is a part of the mailbox that is decided on here.
     mailbox.sync()?;
-    let random = || getrandom::u64().map_err(io::Error::other);
     let mut mark = [0xff; MARK];
     getrandom::fill(mark.get_mut(1..).unwrap_or_default()).map_err(io::Error::other)?;
     let moving = size - plan.removed() - plan.first_place() + MARK as u64;
     let chunk = (plan.last_source() - plan.first_place()).div_ceil(costs.chunks).max(1);
     let mut head = Head {
-        id: random()?,
+        id: getrandom::u64().map_err(io::Error::other)?,
         mark,
         mailbox: mailbox.identity()?,
         size,
         piece: costs.piece.min(moving),
+        deleted,
         plan,
         chunk,
         chunks: Vec::new(),
     };
     head.sum_chunks(mailbox)?;
+    Ok(head)
+}
+
+/// Makes room for the record and writes its head, which means nothing without an entry.
+fn prepare(record: &impl Storage, mut head: Head, costs: Costs) -> io::Result<Head> {
     loop {
         match record.reserve(head.record_size()) {
             Ok(()) => break,

@@ -32,11 +32,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(super) use commit::{COSTS, commit};
+use nix::fcntl::FallocateFlags;
+
+pub(super) use commit::{COSTS, Removal, commit};
 pub(super) use put_back::{MAIL, put_back};
 pub(super) use recover::{Recovered, recover};
 
-use crate::ffi::file::{begin_writing, reserve_behind};
+use crate::ffi::file::begin_writing;
 
 /// Most octets of a record.
 pub(super) const LARGEST_RECORD: u64 = 64 << 20;
@@ -110,7 +112,12 @@ impl Storage for File {
     }
 
     fn reserve_behind(&self, size: u64, more: u64) -> io::Result<()> {
-        reserve_behind(self, size, more)
+        let offset = i64::try_from(size).map_err(io::Error::other)?;
+        let length = i64::try_from(more).map_err(io::Error::other)?;
+        match nix::fcntl::fallocate(self, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, length) {
+            Err(nix::Error::EOPNOTSUPP) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {

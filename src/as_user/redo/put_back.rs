@@ -19,10 +19,13 @@ use std::io;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::record::take_number;
 use super::recover::Recovered;
 use super::{Error, Storage};
+use crate::channel::lacking_line_feeds;
 
-const MAGIC: &[u8; 8] = b"popa3d\0\x02";
+/// What a record of mail that is put back begins with.
+pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x02";
 
 /// Where the mail begins in a record.
 pub(in crate::as_user) const MAIL: u64 = 4096;
@@ -94,11 +97,7 @@ fn lacking(mailbox: &impl Storage, size: u64) -> io::Result<u64> {
     let length = end.len().min(usize::try_from(size).unwrap_or(usize::MAX));
     let end = end.get_mut(..length).unwrap_or_default();
     mailbox.read_at(end, size - length as u64)?;
-    Ok(match end {
-        [] | [.., b'\n', b'\n'] | [.., b'\n', b'\r', b'\n'] | [b'\n'] => 0,
-        [.., b'\n'] => 1,
-        [..] => 2,
-    })
+    Ok(lacking_line_feeds(end).into())
 }
 
 /// Finishes what `record` describes, if it began.
@@ -126,10 +125,12 @@ pub(super) fn recover(mailbox: &impl Storage, record: &impl Storage) -> io::Resu
     if is_whole {
         // A process that was killed may have written it and not waited for the disk.
         mailbox.sync()?;
-        return Ok(Recovered::WasFinished);
+        return Ok(Recovered::WasFinished(None));
     }
+    // A process may have been killed before the room was durable.
+    mailbox.sync()?;
     head.write_mail(mailbox, record)?;
-    Ok(Recovered::Finished)
+    Ok(Recovered::Finished(None))
 }
 
 impl Head {
@@ -189,11 +190,7 @@ impl Head {
     fn decode(octets: &[u8; HEAD]) -> Option<Self> {
         let (covered, sum) = octets.split_last_chunk::<8>()?;
         let mut rest = covered.strip_prefix(MAGIC)?;
-        let mut number = || {
-            let (number, behind) = rest.split_first_chunk::<8>()?;
-            rest = behind;
-            Some(u64::from_le_bytes(*number))
-        };
+        let mut number = || take_number(&mut rest);
         let head = Self {
             mailbox: number()?,
             size: number()?,

@@ -16,9 +16,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::Storage;
 use super::plan::Plan;
-use crate::channel::Range;
+use crate::channel::{Range, Totals};
 
-const MAGIC: &[u8; 8] = b"popa3d\0\x01";
+/// What a record of a removal begins with.
+pub(super) const MAGIC: &[u8; 8] = b"popa3d\0\x03";
 
 /// Octets that are read at once for a checksum.
 const READ: usize = 256 * 1024;
@@ -32,8 +33,8 @@ const SECTOR: u64 = 4096;
 /// Octets of an entry without its piece: nine numbers, and the checksum.
 const ENTRY: usize = 10 * 8;
 
-/// Octets of a head before its lists: seven numbers between the magic and the mark.
-const HEAD: usize = MAGIC.len() + 7 * 8 + MARK;
+/// Octets of a head before its lists: nine numbers between the magic and the mark.
+const HEAD: usize = MAGIC.len() + 9 * 8 + MARK;
 
 /// What never changes during one removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +47,15 @@ pub(super) struct Head {
     pub(super) mailbox: u64,
     /// Size of the mailbox when the removal was decided on.
     pub(super) size: u64,
-    /// Room for a piece in each of the two areas.
+    /// Room for a piece in each of the two areas; 0 when there are none, because nothing has to move.
     pub(super) piece: u64,
+    /// The messages that are removed, as the client counts.
+    pub(super) deleted: Totals,
     pub(super) plan: Plan,
     /// Octets of a chunk.
     pub(super) chunk: u64,
-    /// Checksums of the chunks from [`Plan::first_place`] up to [`Plan::last_source`].
+    /// Checksums of the chunks from [`Plan::first_place`] up to [`Plan::last_source`]; of the first one
+    /// alone when nothing has to move.
     pub(super) chunks: Vec<u64>,
 }
 
@@ -83,6 +87,36 @@ pub(super) enum Step {
 }
 
 impl Head {
+    /// That of a removal of all that there is from one place on.
+    pub(super) fn of_cut(
+        mailbox: &impl Storage,
+        plan: Plan,
+        size: u64,
+        deleted: Totals,
+    ) -> io::Result<Self> {
+        let mut head = Self {
+            id: getrandom::u64().map_err(io::Error::other)?,
+            mark: [0xff; MARK],
+            mailbox: mailbox.identity()?,
+            size,
+            piece: 0,
+            deleted,
+            plan,
+            chunk: SECTOR,
+            chunks: Vec::new(),
+        };
+        let first = head.chunk_ranges().next();
+        let first =
+            first.map(|(from, until)| io::Result::Ok(head.sum(mailbox, from, until)?.digest()));
+        head.chunks.extend(first.transpose()?);
+        Ok(head)
+    }
+
+    /// Whether that is all.
+    pub(super) fn is_of_cut(&self) -> bool {
+        self.piece == 0
+    }
+
     /// Octets of the whole record.
     pub(super) fn record_size(&self) -> u64 {
         self.area(0) + 2 * self.area_size()
@@ -115,7 +149,7 @@ impl Head {
 
     /// Octets of a whole head, by the counts at its beginning.
     fn length(octets: &[u8]) -> Option<u64> {
-        let mut rest = octets.get(MAGIC.len() + 5 * 8..)?;
+        let mut rest = octets.get(MAGIC.len() + 7 * 8..)?;
         let (ranges, chunks) = (take_number(&mut rest)?, take_number(&mut rest)?);
         let numbers = ranges.checked_mul(2)?.checked_add(chunks)?.checked_add(1)?;
         numbers.checked_mul(8)?.checked_add(HEAD as u64)
@@ -127,6 +161,8 @@ impl Head {
         for number in [self.id, self.mailbox, self.size, self.piece, self.chunk] {
             octets.extend(number.to_le_bytes());
         }
+        octets.extend(u64::from(self.deleted.messages).to_le_bytes());
+        octets.extend(self.deleted.octets.to_le_bytes());
         octets.extend(counts.0.to_le_bytes());
         octets.extend(counts.1.to_le_bytes());
         octets.extend(self.mark);
@@ -147,6 +183,7 @@ impl Head {
         let mut number = || take_number(&mut rest);
         let (id, mailbox) = (number()?, number()?);
         let (size, piece, chunk) = (number()?, number()?, number()?);
+        let deleted = Totals { messages: number()?.try_into().ok()?, octets: number()? };
         let (ranges, chunks) = (number()?, number()?);
         let (mark, mut rest) = rest.split_first_chunk::<MARK>()?;
         let mut doomed = Vec::new();
@@ -163,7 +200,8 @@ impl Head {
             return None;
         }
         let plan = Plan::new(&doomed, size)?;
-        Some(Self { id, mark: *mark, mailbox, size, piece, plan, chunk, chunks: sums })
+        let mark = *mark;
+        Some(Self { id, mark, mailbox, size, piece, deleted, plan, chunk, chunks: sums })
     }
 
     fn area(&self, sequence: u64) -> u64 {
@@ -328,7 +366,8 @@ impl Entry {
     }
 }
 
-fn take_number(rest: &mut &[u8]) -> Option<u64> {
+/// The next number of a list; `None` when there is none.
+pub(super) fn take_number(rest: &mut &[u8]) -> Option<u64> {
     let (number, behind) = rest.split_first_chunk::<8>()?;
     *rest = behind;
     Some(u64::from_le_bytes(*number))

@@ -4,8 +4,9 @@ use std::io;
 
 use super::commit::Costs;
 use super::record::{Entry, Head, Step};
-use super::rounds::{Rounds, mark, next_checksum};
-use super::{Error, Storage, put_back};
+use super::rounds::{Rounds, buffer, mark, next_checksum};
+use super::{Error, Storage, put_back, record};
+use crate::channel::Totals;
 
 /// Octets that are read at once.
 const READ: usize = 1024 * 1024;
@@ -15,23 +16,37 @@ const READ: usize = 1024 * 1024;
 pub(in crate::as_user) enum Recovered {
     /// The removal was never decided on: the mailbox is the old one.
     NothingBegun,
-    /// It was finished before the crash, but for dropping the record.
-    WasFinished,
-    /// It is finished now.
-    Finished,
+    /// It was finished before the crash, but for dropping the record; what was removed, unless mail was
+    /// put back.
+    WasFinished(Option<Totals>),
+    /// It is finished now; likewise.
+    Finished(Option<Totals>),
 }
 
 /// Finishes, in the locked `mailbox`, what `record` describes.
 ///
-/// Mail that was appended since then is kept. In any other case of `Ok` the record can go.
+/// Mail that was appended since then is kept. When it returns `Ok`, the record can go.
 pub(in crate::as_user) fn recover(
     mailbox: &impl Storage,
     record: &impl Storage,
     costs: Costs,
 ) -> Result<Recovered, Error> {
+    let mut magic = [0; 8];
+    record.read_at(&mut magic, 0).map_err(Error::Unfinished)?;
+    match &magic {
+        record::MAGIC => {}
+        put_back::MAGIC => return put_back::recover(mailbox, record).map_err(Error::Unfinished),
+        // Room for a head.
+        [0, 0, 0, 0, 0, 0, 0, 0] => return Ok(Recovered::NothingBegun),
+        // No disk tears so little: what it was for may well have begun.
+        _ => return Err(Error::Conflict("it is damaged, or of another version of popa3d")),
+    }
     let Some(head) = Head::read(record).map_err(Error::Unfinished)? else {
-        return put_back::recover(mailbox, record).map_err(Error::Unfinished);
+        return Ok(Recovered::NothingBegun);
     };
+    if head.is_of_cut() {
+        return was_cut_off(mailbox, &head).map_err(Error::Unfinished);
+    }
     let Some((entry, piece)) = head.newest_entry(record).map_err(Error::Unfinished)? else {
         return Ok(Recovered::NothingBegun);
     };
@@ -41,11 +56,25 @@ pub(in crate::as_user) fn recover(
     if entry.step == Step::Cut && is_cut(mailbox, &head, &entry).map_err(Error::Unfinished)? {
         // A process that was killed may have cut it and not waited for the disk.
         mailbox.sync().map_err(Error::Unfinished)?;
-        return Ok(Recovered::WasFinished);
+        return Ok(Recovered::WasFinished(Some(head.deleted)));
     }
     check(mailbox, &head, &entry, &piece).map_err(Error::Unfinished)?.map_err(Error::Conflict)?;
     go_on(mailbox, record, &head, &entry, &piece, costs).map_err(Error::Unfinished)?;
-    Ok(Recovered::Finished)
+    Ok(Recovered::Finished(Some(head.deleted)))
+}
+
+/// Looks whether all was removed that was to be, when that is all from one place on.
+fn was_cut_off(mailbox: &impl Storage, head: &Head) -> io::Result<Recovered> {
+    let (size, first) = (mailbox.size()?, head.plan.first_place());
+    let is_cut = mailbox.identity()? == head.mailbox
+        && size >= first
+        // It may have grown again since.
+        && (size < head.size || !head.has_its_chunks(mailbox, first)?);
+    if !is_cut {
+        return Ok(Recovered::NothingBegun);
+    }
+    mailbox.sync()?;
+    Ok(Recovered::WasFinished(Some(head.deleted)))
 }
 
 /// Whether the mailbox was cut already, and maybe has grown again since.
@@ -143,8 +172,13 @@ fn go_on(
         moved: head.sum(mailbox, head.plan.first_place(), entry.place)?,
         sequence: entry.sequence + 1,
         is_recorded: true,
-        buffer: Vec::new(),
+        buffer: buffer(head, costs.direct, entry.place, mailbox.size()?)?,
     };
+    // What decides may have been read from memory alone: a process was killed before its sync, or that
+    // failed, which the kernel tells once and then takes it for written.
+    head.write(record)?;
+    head.write_entry(record, entry, piece)?;
+    record.sync()?;
     match entry.step {
         Step::Put { mail, .. } => {
             mailbox.write_at(piece, entry.place)?;

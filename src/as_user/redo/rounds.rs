@@ -29,8 +29,25 @@ pub(super) struct Rounds<'a, M, R> {
     /// Whether the newest entry is of this place; else one must be written before mail moves
     /// directly.
     pub(super) is_recorded: bool,
-    /// For the pieces that go by way of the record: made once, as megabytes are not zeroed in no time.
+    /// For the pieces that move, see [`buffer`].
     pub(super) buffer: Vec<u8>,
+}
+
+/// Memory for each piece of a removal that has come to `place` in a mailbox of `size` octets: had before
+/// anything is decided on, so that a lack of it is an error then, and not the end half-way.
+///
+/// # Errors
+///
+/// There is none.
+pub(super) fn buffer(head: &Head, direct: u64, place: u64, size: u64) -> io::Result<Vec<u8>> {
+    let left = size.saturating_sub(head.plan.source(place)) + MARK as u64;
+    let gap = head.plan.source(place) - place;
+    let copy = left.min(COPY as u64);
+    // The gap never becomes smaller. What is not needed costs nothing here, and wiping when it is freed.
+    let octets = if gap >= left || gap >= direct { copy } else { copy.max(head.piece) };
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(usize::try_from(octets).map_err(io::Error::other)?)?;
+    Ok(buffer)
 }
 
 impl<M: Storage, R: Storage> Rounds<'_, M, R> {
@@ -100,15 +117,16 @@ impl<M: Storage, R: Storage> Rounds<'_, M, R> {
             self.record_step(Step::Move, size)?;
         }
         let end = self.place + mail;
-        let mut buffer = vec![0; COPY];
+        let mut piece = std::mem::take(&mut self.buffer);
         while self.place < end {
             let room = usize::try_from(end - self.place).unwrap_or(usize::MAX).min(COPY);
-            let piece = buffer.get_mut(..room).unwrap_or_default();
-            self.gather(piece, self.place)?;
-            self.mailbox.write_at(piece, self.place)?;
-            self.moved.update(piece);
+            piece.resize(room, 0);
+            self.gather(&mut piece, self.place)?;
+            self.mailbox.write_at(&piece, self.place)?;
+            self.moved.update(&piece);
             self.place += room as u64;
         }
+        self.buffer = piece;
         if is_last {
             self.mailbox.write_at(mark(self.head), self.place)?;
         }
@@ -184,4 +202,27 @@ pub(super) fn next_checksum(
     let read = mailbox.read_at(&mut octets, source)?;
     octets.truncate(read);
     Ok(head.checksum(&octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Plan;
+    use super::*;
+    use crate::channel::{Range, Totals};
+
+    fn head(piece: u64) -> Head {
+        let plan = Plan::new(&[Range { start: 10, end: 20 }], 1000).unwrap();
+        let (chunk, chunks, deleted) = (1, Vec::new(), Totals::default());
+        let mark = [0xff; MARK];
+        Head { id: 0, mark, mailbox: 1, size: 1000, piece, deleted, plan, chunk, chunks }
+    }
+
+    #[test]
+    fn memory_is_had_for_the_largest_piece_and_a_lack_of_it_is_an_error() {
+        assert!(buffer(&head(5000), 100, 10, 1000).unwrap().capacity() >= 5000);
+        // Directly, by pieces that are no larger than what moves.
+        let direct = buffer(&head(5000), 10, 10, 1000).unwrap().capacity();
+        assert!((1..5000).contains(&direct));
+        assert!(buffer(&head(1 << 62), 100, 10, 1000).is_err());
+    }
 }

@@ -80,9 +80,9 @@ fn a_prepared_file_is_durable_under_a_name_that_does_not_count_yet() {
     let directory = Directory::new("prepared");
     let own = directory.0.join("deleted/alice");
     prepare(&own.join(ONE)).unwrap().write_all(b"a").unwrap();
-    assert_eq!(removals_in(&own).unwrap(), []);
+    assert_eq!(removals_in(&own, SystemTime::now()).unwrap(), []);
     settle_in(&own, Decision::Happened).unwrap();
-    let [removal] = removals_in(&own).unwrap().try_into().unwrap();
+    let [removal] = removals_in(&own, SystemTime::now()).unwrap().try_into().unwrap();
     assert_eq!(name_of(removal.time), ONE);
 }
 
@@ -117,10 +117,11 @@ fn what_has_expired_goes_and_the_newest_that_fit_stay() {
         directory.write(&name_of(at(seconds)), b"four");
     }
     directory.write(&format!("{}.new", name_of(at(999_999_999))), b"of nobody");
-    let pruned = prune_in(&directory.0, at(1_000_000_000), 2 * BLOCK).unwrap();
+    let pruned =
+        prune_in(&directory.0, at(1_000_000_060), Duration::from_secs(60), 2 * BLOCK).unwrap();
     assert_eq!(pruned.expired, Dropped { removals: 1, octets: 4 });
     assert_eq!(pruned.crowded_out, Dropped { removals: 1, octets: 4 });
-    let left: Vec<_> = removals_in(&directory.0).unwrap();
+    let left: Vec<_> = removals_in(&directory.0, at(1_000_000_060)).unwrap();
     assert_eq!(
         left.iter().map(|removal| removal.time).collect::<Vec<_>>(),
         [at(1_000_000_020), at(1_000_000_030)]
@@ -143,8 +144,32 @@ fn what_was_removed_in_the_future_is_the_newest_of_what_was_removed_by_now() {
     redate_in(&directory.0, now).unwrap();
     let contents: Vec<_> = directory.content().into_iter().map(|(_, content)| content).collect();
     assert_eq!(contents, [b"there", b"older", b"newer", b"fresh"]);
-    prune_in(&directory.0, now + Duration::from_secs(30), u64::MAX).unwrap();
+    prune_in(&directory.0, now + Duration::from_secs(30), Duration::ZERO, u64::MAX).unwrap();
     assert_eq!(directory.content(), [(after(60), b"fresh".to_vec())]);
+}
+
+#[test]
+fn clock_that_is_a_year_behind_for_a_while_takes_nothing_of_what_is_kept() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let directory = Directory::new("behind");
+    let then = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let wrong = then - 365 * DAY;
+    for (now, content) in [(then, b"a"), (then + DAY, b"b"), (wrong, b"c"), (wrong + DAY, b"d")] {
+        redate_in(&directory.0, now).unwrap();
+        let place = free_place(&directory.0, now);
+        prepare(&place).unwrap().write_all(content).unwrap();
+        settle_in(&directory.0, Decision::Happened).unwrap();
+        prune_in(&directory.0, now, 7 * DAY, u64::MAX).unwrap();
+    }
+    let pruned = prune_in(&directory.0, then + 2 * DAY, 7 * DAY, 3 * BLOCK).unwrap();
+    assert_eq!((pruned.expired.removals, pruned.crowded_out.removals), (0, 1));
+    let times = removals_in(&directory.0, then + 2 * DAY).unwrap();
+    assert!(times.iter().all(|removal| removal.time >= then + DAY), "{times:?}");
+    let contents: Vec<_> =
+        times.iter().map(|removal| std::fs::read(&removal.path).unwrap()).collect();
+    assert_eq!(contents, [b"b", b"c", b"d"]);
+    let pruned = prune_in(&directory.0, then + 9 * DAY, 7 * DAY, u64::MAX).unwrap();
+    assert_eq!(pruned.expired.removals, 3);
 }
 
 #[test]

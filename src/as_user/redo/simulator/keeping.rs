@@ -7,11 +7,14 @@
 use std::io;
 
 use super::proofs::COSTS;
-use super::{Case, Disk, Log, Operation, Random, Recorded, Steps, Which, survivors};
+use super::{
+    Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, removal_of, survivors,
+};
 use crate::as_user::redo::commit::commit;
 use crate::as_user::redo::put_back::{MAIL, put_back};
 use crate::as_user::redo::recover::{Recovered, recover};
 use crate::as_user::redo::{Error, Storage};
+use crate::channel::Range;
 
 const CASES: u64 = 1_000;
 
@@ -35,7 +38,7 @@ fn removal(case: &Case) -> Change {
         Recorded::new(Which::Record, &[], &log),
         Recorded::new(Which::Kept, &[], &log),
     ];
-    commit(&mailbox, &record, Some(&kept), &case.doomed, COSTS).unwrap();
+    commit(&mailbox, &record, Some(&kept), case.removal(), COSTS).unwrap();
     assert_eq!(*mailbox.content.borrow(), case.new);
     Change {
         before: Disk::of(&case.old),
@@ -43,6 +46,19 @@ fn removal(case: &Case) -> Change {
         kept: case.gone.clone(),
         log: log.take(),
     }
+}
+
+/// A removal of all from one place on, which keeps nothing.
+fn cut(case: &Case) -> Change {
+    let place = case.doomed.first().map_or(0, |range| range.start);
+    let doomed = [Range { start: place, end: case.old.len() as u64 }];
+    let log = Log::default();
+    let mailbox = Recorded::new(Which::Mailbox, &case.old, &log);
+    let record = Recorded::new(Which::Record, &[], &log);
+    commit(&mailbox, &record, None::<&Recorded>, removal_of(&doomed), COSTS).unwrap();
+    let after = mailbox.content.into_inner();
+    assert_eq!(after, case.old[..usize::try_from(place).unwrap()]);
+    Change { before: Disk::of(&case.old), after, kept: Vec::new(), log: log.take() }
 }
 
 /// Puts back what `case` removed, behind a mailbox that may lack its last line ends.
@@ -83,13 +99,13 @@ fn judge(change: &Change, disk: &Disk, outcome: Recovered, mailbox: &[u8]) -> Re
         Recovered::NothingBegun if mailbox != change.before.mailbox => {
             Err("it says that nothing began, and the mailbox is another".to_owned())
         }
-        Recovered::Finished | Recovered::WasFinished if mailbox != change.after => {
+        Recovered::Finished(_) | Recovered::WasFinished(_) if mailbox != change.after => {
             Err("it says that all is done, and the mailbox is not the new one".to_owned())
         }
-        Recovered::Finished | Recovered::WasFinished if disk.kept != change.kept => {
+        Recovered::Finished(_) | Recovered::WasFinished(_) if disk.kept != change.kept => {
             Err("the mailbox is the new one, and what is kept is not what was removed".to_owned())
         }
-        Recovered::NothingBegun | Recovered::Finished | Recovered::WasFinished => Ok(()),
+        Recovered::NothingBegun | Recovered::Finished(_) | Recovered::WasFinished(_) => Ok(()),
     }
 }
 
@@ -97,6 +113,19 @@ fn judge(change: &Change, disk: &Disk, outcome: Recovered, mailbox: &[u8]) -> Re
 fn every_crash_of(change: &Change, random: &mut Random) -> Result<usize, String> {
     let mut states = 0;
     for crash in 0..=change.log.len() {
+        let (found, killed) = Killed::at(&change.before, &change.log[..crash]);
+        let fails = |error: Error| format!("killed at {crash}: {error}");
+        let (outcome, after, again) = recovered(&found.mailbox, &found.record).map_err(fails)?;
+        judge(change, &found, outcome, &after)
+            .map_err(|what| format!("killed at {crash}: {what}"))?;
+        let second = random.below(again.len() + 1);
+        for disk in killed.survivors(&again[..second], random) {
+            let fails = |error: Error| format!("killed at {crash}, then crash {second}: {error}");
+            let (outcome, after, _) = recovered(&disk.mailbox, &disk.record).map_err(fails)?;
+            judge(change, &disk, outcome, &after)
+                .map_err(|what| format!("killed at {crash}, then crash {second}: {what}"))?;
+            states += 1;
+        }
         for disk in survivors(&change.before, &change.log[..crash], random) {
             let appended = APPENDED[random.below(APPENDED.len())];
             let mut found = disk.mailbox.clone();
@@ -143,6 +172,11 @@ fn prove(change_of: impl Fn(&Case, &mut Random) -> Change, what: &str) {
 #[test]
 fn every_crash_leaves_each_removed_message_in_the_mailbox_or_kept_and_not_in_both() {
     prove(|case, _| removal(case), "removals that keep");
+}
+
+#[test]
+fn every_crash_leaves_a_record_that_tells_whether_all_mail_from_one_place_on_was_removed() {
+    prove(|case, _| cut(case), "all from one place on removed");
 }
 
 #[test]

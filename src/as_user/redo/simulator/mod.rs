@@ -15,8 +15,8 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use super::Storage;
-use crate::channel::Range;
+use super::{Removal, Storage};
+use crate::channel::{Range, Totals};
 
 /// Disks tear writes at multiples of this; small, so that small cases are torn often.
 const SECTOR: usize = 64;
@@ -190,6 +190,16 @@ impl Case {
         }
         Self { old, doomed, new, gone, is_alike: alike }
     }
+
+    fn removal(&self) -> Removal<'_> {
+        removal_of(&self.doomed)
+    }
+}
+
+/// These octets, as if they were so many messages.
+fn removal_of(doomed: &[Range]) -> Removal<'_> {
+    let octets = doomed.iter().map(|range| range.end - range.start).sum();
+    Removal { doomed, deleted: Totals { messages: u32::try_from(doomed.len()).unwrap(), octets } }
 }
 
 /// What a crash leaves on the disk: `log` up to `crash`, with a choice among what was not synced.
@@ -242,6 +252,42 @@ fn survivors(start: &Disk, log: &[(Which, Operation)], random: &mut Random) -> V
             disk
         })
         .collect()
+}
+
+/// What a process left that was killed, while the host runs on: others see all that it did, and what it
+/// did not sync is not on the disk.
+struct Killed {
+    start: Disk,
+    log: Steps,
+}
+
+impl Killed {
+    /// What others see, and what is left to lose.
+    fn at(start: &Disk, log: &[(Which, Operation)]) -> (Disk, Self) {
+        let mut found = start.clone();
+        for (which, operation) in log {
+            apply(found.file(*which), operation);
+        }
+        (found, Self { start: start.clone(), log: log.to_vec() })
+    }
+
+    /// What a crash leaves after `again` was done to what others see.
+    ///
+    /// What of the record was not synced is lost or not, whatever is synced since: where a sync failed (EIO),
+    /// the kernel takes it for written, and the next one succeeds.
+    fn survivors(&self, again: &[(Which, Operation)], random: &mut Random) -> Vec<Disk> {
+        let Disk { record, .. } = choose(survivors(&self.start, &self.log, random), random);
+        let start = Disk { record, ..self.start.clone() };
+        let others = self.log.iter().filter(|(which, _)| *which != Which::Record);
+        let log: Steps = others.chain(again).cloned().collect();
+        // Some of them: there is a killed process for each crash.
+        let first = random.below(3);
+        survivors(&start, &log, random).into_iter().skip(first).step_by(3).collect()
+    }
+}
+
+fn choose<T>(mut all: Vec<T>, random: &mut Random) -> T {
+    all.swap_remove(random.below(all.len()))
 }
 
 /// Keeps a part of a write, between borders of sectors.

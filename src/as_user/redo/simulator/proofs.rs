@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 
-use super::{Case, Disk, Log, Operation, Random, Recorded, Steps, Which, apply, survivors};
+use super::{Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, apply, survivors};
 use crate::as_user::redo::commit::{Costs, commit};
 use crate::as_user::redo::recover::{Recovered, recover};
 use crate::as_user::redo::{Error, Storage};
@@ -16,7 +16,7 @@ fn committed(case: &Case) -> Vec<(Which, Operation)> {
     let log = Log::default();
     let mailbox = Recorded::new(Which::Mailbox, &case.old, &log);
     let record = Recorded::new(Which::Record, &[], &log);
-    commit(&mailbox, &record, None::<&Recorded>, &case.doomed, COSTS).unwrap();
+    commit(&mailbox, &record, None::<&Recorded>, case.removal(), COSTS).unwrap();
     assert_eq!(*mailbox.content.borrow(), case.new);
     log.take()
 }
@@ -37,8 +37,27 @@ fn every_crash_of(
     random: &mut Random,
 ) -> Result<usize, String> {
     let decided = first_entry_is_durable(log);
+    let is_expected = |after: &[u8], crash: usize| {
+        *after == *case.new || (*after == *case.old && crash < decided)
+    };
     let mut states = 0;
     for crash in 0..=log.len() {
+        // The process alone dies; what it did and did not sync is on no disk when the power fails, too.
+        let (found, killed) = Killed::at(&Disk::of(&case.old), &log[..crash]);
+        let fails = |error| format!("killed at {crash}: {error}");
+        let (after, again) = recovered(&found.mailbox, &found.record).map_err(fails)?;
+        if !is_expected(&after, crash) {
+            return Err(format!("killed at {crash}: neither old nor new"));
+        }
+        let second = random.below(again.len() + 1);
+        for Disk { mailbox, record, .. } in killed.survivors(&again[..second], random) {
+            let fails = |error| format!("killed at {crash}, then crash {second}: {error}");
+            let (after, _) = recovered(&mailbox, &record).map_err(fails)?;
+            states += 1;
+            if !is_expected(&after, crash) {
+                return Err(format!("killed at {crash}, then crash {second}: neither old nor new"));
+            }
+        }
         for Disk { mailbox, record, .. } in survivors(&Disk::of(&case.old), &log[..crash], random) {
             let appended: &[u8] = match random.below(3) {
                 0 => b"",
@@ -48,9 +67,7 @@ fn every_crash_of(
             let mut found = mailbox.clone();
             found.extend(appended);
             let is_right = |after: &[u8]| {
-                let is_new = after.strip_suffix(appended) == Some(&case.new);
-                let is_old = after.strip_suffix(appended) == Some(&case.old);
-                is_new || (is_old && crash < decided)
+                after.strip_suffix(appended).is_some_and(|after| is_expected(after, crash))
             };
             let (after, again) =
                 recovered(&found, &record).map_err(|error| format!("crash {crash}: {error}"))?;
@@ -76,7 +93,13 @@ fn every_crash_of(
 
 /// From which point of a log on the new mailbox is decided on: the first sync of the record.
 fn first_entry_is_durable(log: &[(Which, Operation)]) -> usize {
-    // Where nothing has to move there is no record, and the last sync decides.
+    let moves = |(which, operation): &(Which, Operation)| {
+        *which == Which::Mailbox && matches!(operation, Operation::Write(..))
+    };
+    // Where nothing has to move there is no entry, and the last sync decides.
+    if !log.iter().any(moves) {
+        return log.len();
+    }
     let decides = |entry: &(Which, Operation)| *entry == (Which::Record, Operation::Sync);
     log.iter().position(decides).map_or(log.len(), |at| at + 1)
 }
@@ -223,15 +246,17 @@ fn mailbox_that_another_program_edited_half_way_loses_nothing() {
             let outcome = recover(&file, &redo, COSTS);
             let after = file.content.into_inner();
             match outcome {
-                Ok(Recovered::Finished) => {
+                Ok(Recovered::Finished(removed)) => {
                     finished += 1;
+                    assert_eq!(removed, Some(case.removal().deleted));
                     // A line put into the last message that goes may leave as much behind of it.
                     let rest = without_line(&after);
                     let more = rest.strip_prefix(case.new.as_slice());
                     let more = more.map(<[u8]>::len);
                     assert!(more.is_some_and(|more| more <= LINE.len()), "seed {seed}, {place}");
                 }
-                Ok(Recovered::NothingBegun | Recovered::WasFinished) | Err(Error::Conflict(_)) => {
+                Ok(Recovered::NothingBegun | Recovered::WasFinished(_))
+                | Err(Error::Conflict(_)) => {
                     conflicts += 1;
                     assert!(after == mailbox, "seed {seed}, {place}");
                 }
@@ -240,6 +265,29 @@ fn mailbox_that_another_program_edited_half_way_loses_nothing() {
         }
     }
     assert!(conflicts > 100 && finished > 10, "{conflicts} conflicts, {finished} finished");
+}
+
+#[test]
+fn record_that_begins_otherwise_than_ours_decides_nothing() {
+    // What std says on standard error for lack of memory, and what another version may write.
+    for beginning in [b"memory allocation of 1048576 bytes failed".as_slice(), b"popa3d\0\xff"] {
+        for seed in 0..100 {
+            let mut random = Random(seed);
+            let case = Case::random(&mut random);
+            let log = committed(&case);
+            let mut disk = Disk::of(&case.old);
+            for (which, operation) in &log[..random.below(log.len() + 1)] {
+                apply(disk.file(*which), operation);
+            }
+            apply(&mut disk.record, &Operation::Write(beginning.to_vec(), 0));
+            let log = Log::default();
+            let mailbox = Recorded::new(Which::Mailbox, &disk.mailbox, &log);
+            let record = Recorded::new(Which::Record, &disk.record, &log);
+            let outcome = recover(&mailbox, &record, COSTS);
+            assert!(matches!(outcome, Err(Error::Conflict(_))), "seed {seed}: {outcome:?}");
+            assert!(log.take().is_empty(), "seed {seed}");
+        }
+    }
 }
 
 #[test]
@@ -294,7 +342,7 @@ fn no_write_that_fails_loses_anything() {
             let record = Recorded::new(Which::Record, &[], &log);
             let left = RefCell::new(failing);
             let files = (Failing(&mailbox, &left), Failing(&record, &left));
-            match commit(&files.0, &files.1, None::<&Recorded>, &case.doomed, COSTS) {
+            match commit(&files.0, &files.1, None::<&Recorded>, case.removal(), COSTS) {
                 Ok(()) => break,
                 Err(Error::Untouched(_)) => assert!(*mailbox.content.borrow() == case.old),
                 Err(Error::Unfinished(_)) => {
@@ -304,6 +352,63 @@ fn no_write_that_fails_loses_anything() {
                 }
                 Err(error) => panic!("seed {seed}, {failing}: {error}"),
             }
+        }
+    }
+}
+
+/// A mailbox to which a program that ignores locks appends mail, just before so many looks at its size.
+struct Growing(Recorded, RefCell<usize>);
+
+impl Storage for Growing {
+    fn identity(&self) -> io::Result<u64> {
+        self.0.identity()
+    }
+    fn size(&self) -> io::Result<u64> {
+        let mut looks = self.1.borrow_mut();
+        if *looks == 1 {
+            self.0.write_at(LATE, self.0.size()?)?;
+        }
+        *looks = looks.saturating_sub(1);
+        self.0.size()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(octets, offset)
+    }
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.0.reserve(size)
+    }
+    fn reserve_behind(&self, size: u64, more: u64) -> io::Result<()> {
+        self.0.reserve_behind(size, more)
+    }
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.0.truncate(size)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+const LATE: &[u8] = b"From late\n\nmail\n\n";
+
+#[test]
+fn mail_that_comes_in_spite_of_the_locks_stays_behind_the_rest() {
+    for seed in 0..300 {
+        let case = Case::random(&mut Random(seed));
+        for looks in 1.. {
+            let log = Log::default();
+            let mailbox =
+                Growing(Recorded::new(Which::Mailbox, &case.old, &log), RefCell::new(looks));
+            let record = Recorded::new(Which::Record, &[], &log);
+            commit(&mailbox, &record, None::<&Recorded>, case.removal(), COSTS).unwrap();
+            let after = mailbox.0.content.into_inner();
+            // The last look is the one before the mailbox is cut.
+            if mailbox.1.into_inner() > 0 {
+                break;
+            }
+            assert!(after == [&case.new, LATE].concat(), "seed {seed}, before look {looks}");
         }
     }
 }
