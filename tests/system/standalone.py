@@ -50,12 +50,16 @@ class Standalone(HostCase):
 
     def settings(self, text):
         """popa3d's settings for the length of this test."""
-        self.addCleanup(self.host.run, "systemctl", "reload-or-restart", UNIT)
+        self.addCleanup(self.reload, "reload-or-restart")
         super().settings(text)
         self.reload()
 
-    def reload(self):
-        self.host.run("systemctl", "reload", UNIT)
+    def reload(self, how="reload"):
+        """Has the listener read its settings, and waits until it uses them or will not."""
+        told = time.time()
+        self.host.run("systemctl", how, UNIT)
+        outcomes = [f"POPA3D_EVENT={event}" for event in ("listening", "settings-refused", "server-failure")]
+        self.until(lambda: self.host.journal("-t", "popa3d", f"--since=@{told:.6f}", *outcomes), f"a {how} of {UNIT}")
 
     def drop_in(self, text):
         """More of the unit, which is started again, for the length of this test."""

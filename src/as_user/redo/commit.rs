@@ -61,7 +61,10 @@ pub(in crate::as_user) fn commit(
         keep(mailbox, kept, plan.doomed()).map_err(Error::NotKept)?;
     } else if plan.last_source() == size && plan.removed() == size - plan.first_place() {
         let head = Head::of_cut(mailbox, plan, size, deleted).map_err(Error::Untouched)?;
-        return cut_off(mailbox, record, &head);
+        return match cut_off(mailbox, record, &head)? {
+            Cut::Done => Ok(()),
+            Cut::HasGrown => commit(mailbox, record, kept, removal, costs),
+        };
     }
     let head = describe(mailbox, plan, size, deleted, costs)
         .and_then(|head| prepare(record, head, costs))
@@ -82,14 +85,25 @@ pub(in crate::as_user) fn commit(
     rounds.finish().map_err(Error::Unfinished)
 }
 
+/// What came of cutting the mailbox off.
+enum Cut {
+    Done,
+    /// A program that ignores locks appended something: it is as it was, and what came has to stay.
+    HasGrown,
+}
+
 /// Removes all that there is from one place on. Nothing has to move, and a file system cuts a file atomically
 /// by itself: the head tells a recovery what was wanted, and that there are no entries.
-fn cut_off(mailbox: &impl Storage, record: &impl Storage, head: &Head) -> Result<(), Error> {
+fn cut_off(mailbox: &impl Storage, record: &impl Storage, head: &Head) -> Result<Cut, Error> {
     let place = head.plan.first_place();
     // Deleting is what helps when a disk is full, so that it has to do without one then. All that is lost
     // is what a recovery says.
     let _ = head.write(record).and_then(|()| record.sync());
-    mailbox.truncate(place).and_then(|()| mailbox.sync()).map_err(Error::Unfinished)
+    if mailbox.size().map_err(Error::Untouched)? != head.size {
+        return Ok(Cut::HasGrown);
+    }
+    mailbox.truncate(place).and_then(|()| mailbox.sync()).map_err(Error::Unfinished)?;
+    Ok(Cut::Done)
 }
 
 /// What the record says of a removal in which mail has to move.
