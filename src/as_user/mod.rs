@@ -62,7 +62,7 @@ pub struct Locking {
     pub timeout: Duration,
     /// Whether to make a dotlock (Debian Policy 11.6) besides the kernel's lock.
     pub dotlock: bool,
-    /// Age from which a dotlock without a process id in it counts as left behind.
+    /// Age from which a dotlock counts as left behind that names no process of this host.
     pub stale_after: Duration,
     /// The group that may create files in the spool: the dotlock, and a mailbox where there is none.
     pub spool_group: Option<Gid>,

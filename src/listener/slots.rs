@@ -173,7 +173,7 @@ impl Slots {
         } else {
             return Admission::Free;
         };
-        match self.dispensable(source, now) {
+        match self.dispensable(source, full, now) {
             Some(pid) => Admission::InPlaceOf(pid),
             None => Admission::Refused(full),
         }
@@ -252,10 +252,12 @@ impl Slots {
         }
     }
 
-    /// The session that has to make room for a client from `source`: the oldest one without a login of
-    /// the source that has most of these, strangers first. A source that floods pays for it itself; when
-    /// there is none such, strangers pay for regulars, and whoever took long for anybody.
-    fn dispensable(&self, source: Option<Source>, now: Duration) -> Option<Pid> {
+    /// The session without a login that has to make room for a client from `source`, with those who are
+    /// `full`. Where too many have not logged in it is the oldest one of the source that has most of these,
+    /// strangers first: a source that floods pays for it itself. Of all sessions, two may be most: there it
+    /// is the oldest stranger's, or else the oldest. When nobody floods, strangers pay for regulars, and
+    /// whoever took long for anybody.
+    fn dispensable(&self, source: Option<Source>, full: Full, now: Duration) -> Option<Pid> {
         let is_regular =
             |source: Option<Source>| source.is_some_and(|source| self.regulars.know(source));
         let waiting = || {
@@ -268,10 +270,11 @@ impl Slots {
         }
         let own = counts.get(&source).copied().unwrap_or(0);
         let most = counts.values().copied().max()?;
+        let tells = full == Full::Unauthenticated;
         let (pid, slot) = waiting()
-            .filter(|(_, slot)| counts.get(&slot.source) == Some(&most))
+            .filter(|(_, slot)| !tells || counts.get(&slot.source) == Some(&most))
             .min_by_key(|(_, slot)| (is_regular(slot.source), slot.since))?;
-        let is_due = most > own + 1
+        let is_due = tells && most > own + 1
             || slot.since + TIME_TO_LOG_IN <= now
             || is_regular(source) && !is_regular(slot.source);
         is_due.then_some(*pid)

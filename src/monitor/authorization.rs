@@ -138,6 +138,9 @@ impl Session<'_> {
     }
 
     pub(super) fn wait_until(&self, end: Instant) -> Result<(), Broken> {
+        if self.was_stopped {
+            return Err(Broken::Stopped);
+        }
         wait_until(end, self.worker.channel.as_fd(), self.stop.as_ref())
     }
 

@@ -99,8 +99,8 @@ pub(super) fn is_from_the_future(user: &str) -> io::Result<bool> {
 }
 
 /// What was removed in the future, by a clock that was wrong then, is removed now: it would be kept for
-/// ever. Should the clock be wrong now, nothing is lost, see above. The session lock of `user` has to be held, and there must be no
-/// redo record, which may be about these files.
+/// ever. Should the clock be wrong now, nothing is lost, see above. The session lock of `user` has to be
+/// held, and there must be no redo record, which may be about these files.
 ///
 /// # Errors
 ///

@@ -161,10 +161,15 @@ impl Session<'_> {
                 Ok(Some(mailbox))
             }
             Opened::Missing if user.task.record.is_some() => {
-                // Served as empty, it would be half-way when it is there again.
-                let why = recovery::waits(&user.logged_in.account.name, "the mailbox");
-                self.log.log(&Event::UpdateNotRecovered(&user.mailbox(), &why));
-                Err(Refusal::Temporary)
+                let (name, record) = (&user.logged_in.account.name, user.task.record.as_ref());
+                match recovery::settle_without(name, &user.mailbox(), record, self.log) {
+                    Ok(_) => Ok(None),
+                    // Served as empty, it would be half-way when it is there again.
+                    Err(why) => {
+                        self.log.log(&Event::UpdateNotRecovered(&user.mailbox(), &why));
+                        Err(Refusal::Temporary)
+                    }
+                }
             }
             Opened::Missing => Ok(None),
             Opened::InUse(holder) => {

@@ -1,6 +1,6 @@
 //! Finishing UPDATEs that a crash interrupted: at the user's next login, or for all users at boot.
 
-use std::ffi::CString;
+use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -47,6 +47,24 @@ pub(super) fn settle(user: &str, mailbox: &str, recovery: &Recovery, log: &Log) 
             format!("{mailbox}: {why}")
         }
     }
+}
+
+/// Settles what a `record` says where there is no mailbox, if that is nothing.
+///
+/// # Errors
+///
+/// Why it waits.
+pub(super) fn settle_without(
+    user: &str,
+    mailbox: &str,
+    record: Option<&File>,
+    log: &Log,
+) -> Result<String, String> {
+    let says_something = record.map_or(Ok(false), redo_records::says_something);
+    if says_something.map_err(|error| format!("redo record: {error}"))? {
+        return Err(waits(user, mailbox));
+    }
+    Ok(settle(user, mailbox, &Recovery::NothingBegun, log))
 }
 
 /// Why the redo record of `user` waits: what it belongs to is not there now, as with a spool that is not
@@ -108,8 +126,8 @@ pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<Stri
     let Some(record) = redo_records::open(user).map_err(|error| error.to_string())? else {
         return Ok(format!("{user}: finished by a session meanwhile"));
     };
-    let found = CString::new(user).ok().map(|name| account::find(&name)).transpose();
-    let account = match found.map_err(|error| format!("name service: {error}"))?.flatten() {
+    let found = account::find_typed(user);
+    let account = match found.map_err(|error| format!("name service: {error}"))? {
         Some(account) if !account.uid.is_root() => account,
         // The name service may just not be up, and say so in the same way.
         Some(_) | None => return Err(waits(user, "the user")),
@@ -123,7 +141,7 @@ pub(super) fn recover(user: &str, settings: &Settings, log: &Log) -> Result<Stri
             helper.finish(&Order::Release).map_err(|error| error.to_string())??;
             Ok(line)
         }
-        Opened::Missing => Err(waits(user, &mailbox)),
+        Opened::Missing => settle_without(user, &mailbox, task.record.as_ref(), log),
         Opened::InUse(holder) => Err(format!("{mailbox} is locked: {holder}")),
         Opened::Refused { reason, .. } => Err(format!("{mailbox}: {reason}")),
     }

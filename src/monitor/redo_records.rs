@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -51,6 +51,17 @@ pub(super) fn open(user: &str) -> io::Result<Option<File>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a `record` says anything: one that a helper did not get to does not, nor does room for a head.
+///
+/// # Errors
+///
+/// read(2)'s.
+pub(super) fn says_something(record: &File) -> io::Result<bool> {
+    let mut beginning = [0; 8];
+    record.read_at(&mut beginning, 0)?;
+    Ok(beginning != [0; 8])
 }
 
 /// Where the record of `user` is, if there is one.

@@ -113,7 +113,8 @@ class Crash(HostCase):
         self.assertEqual(recovery.code, 1)
         self.refused(user, b"SYS/TEMP")
         self.until_idle()
-        self.assert_said(f"Update of /var/mail/{user} that was interrupted cannot be finished: the mailbox is not there",
+        self.assert_said(f"Update of /var/mail/{user} that was interrupted cannot be finished: /var/mail/{user} is not "
+                         "there, and its redo record waits",
                          POPA3D_EVENT="update-not-recovered", POPA3D_USER=user)
         self.host.run("mv", f"/var/mail/{user}.elsewhere", f"/var/mail/{user}")
         self.login(user).quit()
@@ -127,6 +128,19 @@ class Crash(HostCase):
         session = self.login(user)
         self.assertRegex(session.ok("STAT"), rb"^\+OK 0 ")
         session.quit()
+
+    def test_record_that_says_nothing_keeps_nobody_out(self):
+        user = self.account()
+        self.host.run("mkdir", "-p", RECORDS)
+        self.host.write(f"{RECORDS}/{user}", b"", 0o600)
+        session = self.login(user)
+        self.assertRegex(session.ok("STAT"), rb"^\+OK 0 ")
+        session.quit()
+        self.assertEqual(self._records(), [])
+        self.host.write(f"{RECORDS}/{user}", bytes(4096), 0o600)
+        self.assertEqual(self.host.run("popa3d", "--recover").output,
+                         f"/var/mail/{user}: it had not begun, the mailbox is as it was\n")
+        self.assertEqual(self._records(), [])
 
     def _removed_as_told(self, output):
         """The line that is left of a recovery names the command that ends it."""

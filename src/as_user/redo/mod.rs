@@ -140,7 +140,7 @@ pub(super) enum Error {
     NotKept(io::Error),
     /// It was decided on and not finished: the record has to be kept, and finishes it later.
     Unfinished(io::Error),
-    /// Another program changed the mailbox half-way: the record does not fit it any more.
+    /// The record does not fit the mailbox, which another program changed half-way, or is no record.
     Conflict(&'static str),
 }
 

@@ -1,7 +1,7 @@
 //! The redo record on disk.
 //!
 //! ```text
-//! 0          head: what is removed from which mailbox; written once
+//! 0          head: what is removed from which mailbox; never changed
 //! areas[0]   entry 0, 2, 4, …: how far the removal has come, and a piece of mail
 //! areas[1]   entry 1, 3, 5, …
 //! ```

@@ -39,7 +39,11 @@ pub(in crate::as_user) fn recover(
         // Room for a head.
         [0, 0, 0, 0, 0, 0, 0, 0] => return Ok(Recovered::NothingBegun),
         // No disk tears so little: what it was for may well have begun.
-        _ => return Err(Error::Conflict("its redo record is damaged, or of another version of popa3d")),
+        _ => {
+            return Err(Error::Conflict(
+                "its redo record is damaged, or of another version of popa3d",
+            ));
+        }
     }
     let Some(head) = Head::read(record).map_err(Error::Unfinished)? else {
         return Ok(Recovered::NothingBegun);

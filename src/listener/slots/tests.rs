@@ -108,6 +108,22 @@ fn where_all_slots_are_taken_those_without_a_login_make_room_as_well() {
 }
 
 #[test]
+fn where_all_slots_are_taken_a_login_that_has_just_begun_is_not_ended_for_a_stranger() {
+    let mut table = with_regulars();
+    for last in 20..25 {
+        let pid = table.begin(last, 0);
+        table.0.logged_in(pid);
+    }
+    let silent = table.begin(1, 0);
+    for _ in 0..2 {
+        table.begin(11, 50);
+    }
+    assert_eq!(table.admit(2, 50), Admission::InPlaceOf(silent));
+    table.0.told_to_end(silent);
+    assert_eq!(table.admit(2, 50), Admission::Refused(Full::Sessions));
+}
+
+#[test]
 fn those_who_are_still_there_though_they_were_told_to_end_are_not_without_number() {
     let mut table = with_regulars();
     for number in 0..200 {
