@@ -4,15 +4,21 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, Uid, geteuid, seteuid};
 
 /// Between looks at a process that is about to end: it usually does at once.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Waits up to `patience` for the end of the child `pid`, which runs as `uid`, and ends it then; how it
-/// ended by itself, if it did.
+/// Whether a signal has stopped the child `pid`, which goes on only if whoever sent it wants that.
+pub(super) fn is_stopped(pid: Pid) -> bool {
+    let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    matches!(waitid(Id::Pid(pid), look), Ok(WaitStatus::Stopped(..)))
+}
+
+/// Waits up to `patience` for the end of the child `pid`, which runs as `uid`, and ends it then, or when it
+/// is stopped; how it ended by itself, if it did.
 ///
 /// # Errors
 ///
@@ -22,7 +28,7 @@ pub(super) fn await_end(pid: Pid, uid: Uid, patience: Duration) -> nix::Result<O
     let mut pause = SHORTEST_PAUSE;
     loop {
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) if Instant::now() < deadline => {}
+            Ok(WaitStatus::StillAlive) if Instant::now() < deadline && !is_stopped(pid) => {}
             Ok(WaitStatus::StillAlive) => {
                 end(pid, uid);
                 return Ok(None);
@@ -72,7 +78,7 @@ mod tests {
         });
         let pid = pid.unwrap();
         kill(pid, Signal::SIGSTOP).unwrap();
-        assert_eq!(await_end(pid, geteuid(), Duration::from_millis(1)), Ok(None));
+        assert_eq!(await_end(pid, geteuid(), Duration::from_secs(3600)), Ok(None));
         assert_eq!(kill(pid, None), Err(nix::Error::ESRCH));
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, Uid};
@@ -46,6 +46,9 @@ pub(super) fn task(
         missing: WhenMissing::Report,
     }
 }
+
+/// Between looks whether its user has stopped a helper, which nobody waits for.
+const BETWEEN_LOOKS: u16 = 1000; // milliseconds
 
 /// A helper process that has not been seen ending.
 #[derive(Debug)]
@@ -193,13 +196,15 @@ impl Helper {
 
     fn report(&mut self, limit: Option<Duration>) -> io::Result<(Report, Option<OwnedFd>)> {
         let channel = self.channel.as_ref().ok_or_else(gone)?;
-        let limit = limit.map_or(PollTimeout::NONE, |limit| {
-            PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
-        });
+        let began = Instant::now();
         let mut readable = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
         loop {
-            match poll(&mut readable, limit) {
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            match poll(&mut readable, PollTimeout::from(BETWEEN_LOOKS)) {
+                Ok(0) if force::is_stopped(self.pid) => return Err(gone()),
+                Ok(0) if limit.is_some_and(|limit| began.elapsed() >= limit) => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Ok(0) => {}
                 Ok(_) => break,
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -238,8 +243,29 @@ fn unexpected() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::{alarm, pause};
+
     use super::*;
+    use crate::channel::FromHelper;
     use crate::ffi::process::fork;
+
+    #[test]
+    fn helper_that_was_stopped_is_not_waited_for() {
+        let (ours, theirs): (ToHelper, FromHelper) = pair().unwrap();
+        let pid = fork(|| {
+            alarm::set(60);
+            pause();
+            0
+        });
+        let pid = pid.unwrap();
+        let mut helper = Helper { pid, uid: Uid::current(), channel: Some(ours) };
+        kill(pid, Signal::SIGSTOP).unwrap();
+        assert_eq!(helper.report(None).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        drop(helper);
+        assert_eq!(kill(pid, None), Err(nix::Error::ESRCH));
+        drop(theirs);
+    }
 
     #[test]
     fn helper_that_missed_an_order_leaves_the_mailbox_untouched() {

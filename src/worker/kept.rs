@@ -2,6 +2,7 @@
 //!
 //! Runs in a process of its own, as locked in as a worker: what is kept is what anybody may have mailed.
 
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -26,7 +27,7 @@ pub fn read(confinement: &Confinement, asker: FromReader) -> i32 {
     while let Ok((Look::Inside, Some(file))) = asker.receive() {
         let last = match tell(&File::from(file), &limits, &asker) {
             Ok(()) => Found::All,
-            Err(Failure::Unreadable(why)) => Found::Nothing(why.to_string()),
+            Err(Failure::Unreadable(why)) => Found::Nothing(in_words(&why)),
             Err(Failure::Gone) => return 1,
         };
         if asker.send(&last, None).is_err() {
@@ -34,6 +35,11 @@ pub fn read(confinement: &Confinement, asker: FromReader) -> i32 {
         }
     }
     0
+}
+
+/// With what is behind it.
+fn in_words(why: &ScanError) -> String {
+    why.source().map_or_else(|| why.to_string(), |cause| format!("{why}: {cause}"))
 }
 
 enum Failure {
