@@ -155,7 +155,7 @@ class Broken(Standalone, test_pam.Broken):
 
 class Homes(Standalone):
     def test_with_the_drop_in_for_homes_pam_makes_them_sets_limits_and_mail_is_in_them(self):
-        self.drop_in("ProtectHome=no\nReadWritePaths=/home")
+        self.drop_in("ProtectHome=no")
         self.settings('mailbox = "{home}/Mailbox"\n')
         user = self.account()
         self.configure("/etc/security/limits.conf", f"{user} hard nofile 900\n{user} soft nofile 700\n")
