@@ -1,6 +1,7 @@
 //! Whether somebody listens, in which of the two ways, and who else does.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::finding::{Finding, word};
 use super::ports::{Holder, holders};
@@ -25,6 +26,9 @@ pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Fi
                 judge(units, wanted.as_deref().unwrap_or(&usual_addresses()), &others);
             let wanted = wanted.unwrap_or_default();
             let encrypted = settings.map_or(&[][..], |settings| &settings.listen_tls);
+            if listens_itself(units) {
+                findings.extend(wanted.iter().filter_map(not_here));
+            }
             findings.extend(missing(units, &wanted, &others.holders));
             findings.extend(taken(units, &wanted, encrypted, &others.holders));
             findings
@@ -303,6 +307,28 @@ fn doubt(holder: &Holder) -> &'static str {
 /// Whether the listener is up, and listens itself.
 fn has_own_ports(units: &Units) -> bool {
     units.triggers.is_empty() && units.listener.get("ActiveState") == "active"
+}
+
+/// Whether the listener has to make its sockets from the settings, now or when it is started next.
+fn listens_itself(units: &Units) -> bool {
+    units.is_standalone() && !units.triggers.iter().any(Unit::is_active)
+}
+
+/// An address that this host does not have: without it the listener does not start.
+fn not_here(address: &SocketAddr) -> Option<Finding> {
+    // With no port in particular, and without listening: nobody notices.
+    let mut tried = *address;
+    tried.set_port(0);
+    let why = UdpSocket::bind(tried).err()?.kind();
+    (why == ErrorKind::AddrNotAvailable).then(|| {
+        Finding::error(
+            format!(
+                "listening on {address}: this host does not have the address, and popa3d.service does not start \
+                 again without it"
+            ),
+            "have listen and listen-tls name one of those that ip address shows, or \"[::]:110\" for all",
+        )
+    })
 }
 
 /// The listener is up, and an address that it should have is another program's; which of them are for TLS.

@@ -239,6 +239,27 @@ fn program_that_does_tls_for_another_is_left_its_port_first() {
 }
 
 #[test]
+fn address_that_the_host_does_not_have_is_an_error() {
+    for address in ["127.0.0.1:110", "[::]:110", "0.0.0.0:995"] {
+        assert_eq!(not_here(&address.parse().unwrap()), None, "{address}");
+    }
+    // For documentation (RFC 5737).
+    let found = not_here(&"192.0.2.55:110".parse().unwrap()).map(|found| found.to_string());
+    let found = found.unwrap_or_default();
+    assert!(found.starts_with("error: listening on 192.0.2.55:110: this host does not"), "{found}");
+}
+
+#[test]
+fn settings_say_where_the_listener_listens_unless_a_socket_unit_does() {
+    assert!(listens_itself(&units(OFF, OFF, UP)));
+    assert!(listens_itself(&units(OFF, OFF, FAILED)));
+    assert!(!listens_itself(&units(UP, UP, OFF)));
+    let mut triggered = units(OFF, OFF, UP);
+    triggered.triggers = vec![unit("popa3d-listen.socket", "active", "enabled")];
+    assert!(!listens_itself(&triggered));
+}
+
+#[test]
 fn units_that_are_gone_are_found() {
     let found = said(&Units::default(), &[], NONE);
     assert!(found[0].contains("systemd does not know them"), "{found:?}");
