@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::finding::{Finding, word};
+use super::outdated;
 use super::ports::{Holder, holders};
 use super::super_servers::SuperServers;
 use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, Unit, Units};
@@ -29,6 +30,7 @@ pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Fi
             if listens_itself(units) {
                 findings.extend(wanted.iter().filter_map(not_here));
             }
+            findings.extend(outdated::look(&units.listener));
             findings.extend(missing(units, &wanted, &others.holders));
             findings.extend(taken(units, &wanted, encrypted, &others.holders));
             findings
