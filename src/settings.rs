@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::channel::NameIn;
 
+mod lists;
 mod networks;
 mod numbers;
 
@@ -55,6 +56,7 @@ pub struct Settings {
     pub plaintext_login: PlaintextLogin,
     /// Certificates to show; `None` for the unit's credentials or Debian's own pair, and an empty
     /// list for no TLS.
+    #[serde(deserialize_with = "lists::certificates")]
     pub certificates: Option<Vec<CertificateFiles>>,
     /// Who may log in with a certificate (AUTH EXTERNAL); nobody by default.
     pub client_certificates: Option<ClientCertificates>,
@@ -79,8 +81,10 @@ pub struct Settings {
     /// How long a login waits for another session of the same user.
     pub session_wait: Span<0>,
     /// Where the listener (`-D`) accepts connections; those to which TLS may come later …
+    #[serde(deserialize_with = "lists::addresses")]
     pub listen: Vec<SocketAddr>,
     /// … and those that begin with TLS, as long as there is a certificate.
+    #[serde(deserialize_with = "lists::addresses")]
     pub listen_tls: Vec<SocketAddr>,
     /// The listener serves no more clients at once.
     pub max_sessions: Count<100_000>,
@@ -240,8 +244,7 @@ impl std::error::Error for Error {
 }
 
 /// From whom a password is taken that comes without encryption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaintextLogin {
     /// From nobody.
     Never,
@@ -264,9 +267,33 @@ impl PlaintextLogin {
     }
 }
 
+impl<'de> Deserialize<'de> for PlaintextLogin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = PlaintextLogin;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"never\", \"loopback\" or \"always\"")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PlaintextLogin, E> {
+                match text {
+                    "never" => Ok(PlaintextLogin::Never),
+                    "loopback" => Ok(PlaintextLogin::Loopback),
+                    "always" => Ok(PlaintextLogin::Always),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 /// Where a certificate is; both files in PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{ chain = \"/etc/ssl/mail.crt\", key = \"/etc/ssl/private/mail.key\" }"
+)]
 pub struct CertificateFiles {
     /// The certificate, and behind it those that lead to a root.
     #[serde(deserialize_with = "absolute")]

@@ -231,7 +231,8 @@ enum Verdict {
 /// it must not keep the recovery at boot from the mailbox. The clock may have been set since the boot:
 /// forward, so that what was made before seems older, which /run is then, too; or back, which moves the boot
 /// as well. So both have to be younger.
-fn boot() -> Option<SystemTime> {
+#[must_use]
+pub fn boot() -> Option<SystemTime> {
     let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()?;
     let by_now = SystemTime::now().checked_sub(up)?;
     Some(by_now.min(std::fs::metadata(RUN).ok()?.created().ok()?))

@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::channel::{FromHelper, Order, Outcome, Range, Recovery, Report};
 use crate::ffi::process::{close_all_except, occupy_descriptors};
-pub use dotlock::{WRITABLE_BY_OTHERS, is_spool};
+pub use dotlock::{WRITABLE_BY_OTHERS, boot, is_spool};
 
 /// Everything that a helper has to know.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Error as _, Visitor};
+use serde::de::{Error as _, Expected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A number of things, from 1 up to `MOST`.
@@ -28,14 +28,24 @@ pub struct Span<const LEAST: u64>(pub Duration);
 
 impl<'de, const LEAST: u64> Deserialize<'de> for Span<LEAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match duration(&text) {
-            Some(span) if span.as_secs() >= LEAST => Ok(Self(span)),
-            Some(_) => Err(D::Error::custom(format!("{text:?} is too short, at least {LEAST} s"))),
-            None => Err(D::Error::custom(format!(
-                "{text:?} is not a duration such as \"90s\", \"10m\", \"2h\", \"7d\""
-            ))),
+        struct Text<const LEAST: u64>;
+        impl<const LEAST: u64> Visitor<'_> for Text<LEAST> {
+            type Value = Span<LEAST>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"90s\", \"10m\", \"2h\", \"7d\"")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span<LEAST>, E> {
+                match duration(text) {
+                    Some(span) if span.as_secs() >= LEAST => Ok(Span(span)),
+                    Some(_) => Err(E::custom(format!("{text:?} is too short, at least {LEAST} s"))),
+                    None => {
+                        let expected: &dyn Expected = &self;
+                        Err(E::custom(format!("{text:?} is not {expected}")))
+                    }
+                }
+            }
         }
+        deserializer.deserialize_str(Text)
     }
 }
 

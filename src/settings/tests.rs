@@ -44,6 +44,27 @@ fn mistake_is_named_with_its_line() {
 }
 
 #[test]
+fn mistake_is_told_with_what_is_wanted() {
+    let files = "{ chain = \"/etc/ssl/mail.crt\", key = \"/etc/ssl/private/mail.key\" }";
+    for (text, wanted) in [
+        ("plaintext-login = true", "expected \"never\", \"loopback\" or \"always\""),
+        ("plaintext-login = \"yes\"", "expected \"never\", \"loopback\" or \"always\""),
+        ("certificates = [\"x\"]", &format!("expected {files}")),
+        ("certificates = \"x\"", &format!("expected a list such as [{files}]")),
+        ("listen = [\"110\"]", "\"110\" is no address with a port such as \"[::]:110\""),
+        ("listen-tls = 995", "expected a list such as [\"[::]:110\"]"),
+        ("idle-timeout = 600", "expected a duration such as \"90s\""),
+        ("idle-timeout = \"600\"", "\"600\" is not a duration such as \"90s\""),
+    ] {
+        let (_, message) = Settings::parse(text).unwrap_err();
+        assert!(message.contains(wanted), "{text}: {message}");
+    }
+    let text = "listen = [\"127.0.0.1:110\", \"[::1]:110\"]\nlisten-tls = []";
+    let settings = Settings::parse(text).unwrap();
+    assert_eq!((settings.listen.len(), settings.listen_tls.len()), (2, 0));
+}
+
+#[test]
 fn loopback_is_this_very_host_and_nothing_near_it() {
     let allows = |address: &str| PlaintextLogin::Loopback.allows(address.parse().ok());
     for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {

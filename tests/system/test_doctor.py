@@ -170,6 +170,16 @@ class Doctor(HostCase):
         self.host.shell(f"rm -r {directory}; systemctl daemon-reload")
         self.assert_healthy()
 
+    def test_credential_of_a_key_that_is_misspelt(self):
+        directory = "/etc/systemd/system/popa3d@.service.d"
+        self.host.shell(f"mkdir -p {directory}; printf '[Service]\\nLoadCredential=popa3d.crt:/etc/ssl/certs/ssl-cert-snakeoil.pem\\n"
+                        f"LoadCredential=popa3.key:/etc/ssl/private/ssl-cert-snakeoil.key\\n' >{directory}/tls.conf")
+        self.finds("error: popa3d.crt: there is no credential popa3d.key for it, and without it no TLS; run: systemctl edit "
+                   "popa3d@.service and have it say [Service], LoadCredential=popa3d.key: with the path of the key behind it", 2)
+        self.host.shell(f"sed -i s/popa3.key/popa3d.key/ {directory}/tls.conf")
+        self.assert_healthy()
+        self.host.shell(f"rm -r {directory}; systemctl daemon-reload")
+
     # PAM
 
     def test_service_file_that_is_gone(self):
@@ -304,6 +314,20 @@ class Doctor(HostCase):
         self.refused(user, b"IN-USE")
         self.mend(line)
 
+    def test_lock_file_that_is_none(self):
+        user = self.account(messages(1))
+        lock = f"/var/mail/{user}.lock"
+        self.settings("lock-timeout = \"1s\"\n")
+        self.host.run("mkdir", lock)
+        self.addCleanup(self.host.shell, f"rmdir {lock} || true")
+        self.finds(f"warning: /var/mail: the lock file of {user} is a link or no file at all, and each login gets [IN-USE]; "
+                   f"look at it (ls -ld {lock}), and move it away", 0)
+        self.refused(user, b"IN-USE")
+        self.host.run("rmdir", lock)
+        self.host.shell(f"touch -d '3 hours ago' {lock}")
+        self.assert_healthy()
+        self.login(user).quit()
+
     def test_two_names_of_one_user(self):
         user = self.account()
         number = self.host.run("id", "-u", user).output.strip()
@@ -330,10 +354,18 @@ class Doctor(HostCase):
         try:
             self.finds("error: mailboxes: homes in /home, where they are, are hidden from popa3d.service; run: systemctl edit popa3d.service "
                        "and have it say [Service], ProtectHome=no, ReadWritePaths=/home; then restart it", 2)
-            self.host.shell("mkdir -p /etc/systemd/system/popa3d.service.d; printf '[Service]\\nProtectHome=no\\n"
-                            "ReadWritePaths=/home\\n' >/etc/systemd/system/popa3d.service.d/homes.conf; "
-                            "systemctl daemon-reload; systemctl restart popa3d.service")
-            self.assert_healthy()
+            user = self.account()
+            self.host.shell("mkdir -p /etc/systemd/system/popa3d.service.d; printf '[Service]\\nProtectHome=no\\n' "
+                            ">/etc/systemd/system/popa3d.service.d/homes.conf; systemctl daemon-reload")
+            self.mend(self.finds("warning: popa3d.service runs since before /etc/systemd/system/popa3d.service.d/homes.conf was "
+                                 "changed, which does not hold yet; run: systemctl restart popa3d.service", 0))
+            # What ProtectSystem=strict makes read-only does not take in homes.
+            self.host.shell(f"printf 'From a@b Thu Jan  1 00:00:00 1970\\nSubject: x\\n\\nx\\n' >/home/{user}/Mailbox; "
+                            f"chown {user} /home/{user}/Mailbox; chmod 600 /home/{user}/Mailbox")
+            session = self.login(user)
+            session.ok("DELE 1")
+            session.quit()
+            self.assertEqual(self.host.run("stat", "-c", "%s", f"/home/{user}/Mailbox").output.strip(), "0")
         finally:
             self.host.shell("rm -rf /etc/systemd/system/popa3d.service.d; systemctl daemon-reload")
             self.host.run("systemctl", "disable", "--now", LISTENER)
@@ -450,6 +482,26 @@ class Doctor(HostCase):
         finally:
             self.host.run("systemctl", "disable", "--now", LISTENER)
             self.host.run("systemctl", "enable", "--now", *SOCKETS)
+
+    def test_address_that_the_host_does_not_have(self):
+        self.host.run("systemctl", "disable", "--now", *SOCKETS)
+        try:
+            self.host.run("systemctl", "enable", "--now", LISTENER)
+            self.settings('listen = ["192.0.2.55:110"]\n')
+            self.finds("error: listening on 192.0.2.55:110: this host does not have the address, and popa3d.service does not "
+                       "start again without it; have listen and listen-tls name one of those that ip address shows, or "
+                       '"[::]:110" for all', 2)
+        finally:
+            self.settings("")
+            self.host.run("systemctl", "disable", "--now", LISTENER)
+            self.host.run("systemctl", "enable", "--now", *SOCKETS)
+
+    def test_port_for_tls_without_certificates(self):
+        self.settings("certificates = []\n")
+        line = self.finds("warning: popa3ds.socket listens, and certificates = [] is no TLS: whoever connects there is not served; "
+                          "run: systemctl disable --now popa3ds.socket (or take that line out of the settings)", 0)
+        self.addCleanup(self.host.run, "systemctl", "enable", "--now", "popa3ds.socket")
+        self.mend(line)
 
     def test_units_that_systemd_has_not_read_anew(self):
         drop_in = "/etc/systemd/system/popa3d.socket.d/limit.conf"

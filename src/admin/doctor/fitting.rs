@@ -1,14 +1,29 @@
 //! Whether units do what the settings count on.
 
 use super::finding::Finding;
-use super::systemd::{EXPIRY, LISTENER, Units};
+use super::systemd::{ENCRYPTED, EXPIRY, LISTENER, Units};
+use super::units::enable;
 use crate::settings::Settings;
 
 pub(super) fn look(settings: &Settings, units: &Units) -> Vec<Finding> {
     let keeps = !settings.keep_deleted.0.is_zero();
     let expiry = keeps.then(|| judge_expiry(units)).flatten();
     let tasks = judge_tasks(units, settings.max_sessions.0.into());
-    [expiry, tasks].into_iter().flatten().collect()
+    let is_without_tls = settings.certificates.as_ref().is_some_and(Vec::is_empty);
+    let encrypted = is_without_tls.then(|| judge_encrypted(units)).flatten();
+    [expiry, tasks, encrypted].into_iter().flatten().collect()
+}
+
+/// A port for TLS, and settings that do without.
+fn judge_encrypted(units: &Units) -> Option<Finding> {
+    let unit = &units.encrypted;
+    let action = if unit.is_enabled() { "disable --now" } else { "stop" };
+    unit.is_active().then(|| {
+        Finding::warning(
+            format!("{ENCRYPTED} listens, and certificates = [] is no TLS: whoever connects there is not served"),
+            format!("run: systemctl {action} {ENCRYPTED} (or take that line out of the settings)"),
+        )
+    })
 }
 
 fn judge_expiry(units: &Units) -> Option<Finding> {
@@ -19,7 +34,7 @@ fn judge_expiry(units: &Units) -> Option<Finding> {
                 "{EXPIRY} is off, and keep-deleted is not: deleted mail of users who do not come back is kept \
                  for good"
             ),
-            format!("run: systemctl enable --now {EXPIRY}"),
+            format!("run: {}", enable(&units.expiry)),
         )
     })
 }
@@ -66,6 +81,29 @@ mod tests {
             let found = found(state).unwrap();
             assert!(found.starts_with("warning: popa3d-expire.timer is off"), "{found}");
         }
+    }
+
+    #[test]
+    fn masked_timer_is_unmasked_first() {
+        let found = judge_expiry(&units("ActiveState=inactive\nUnitFileState=masked", "")).unwrap();
+        let remedy = "; run: systemctl unmask popa3d-expire.timer && systemctl enable --now popa3d-expire.timer";
+        assert!(found.to_string().ends_with(remedy), "{found:?}");
+    }
+
+    #[test]
+    fn port_for_tls_without_certificates_is_a_warning() {
+        let without = Settings { certificates: Some(Vec::new()), ..Settings::default() };
+        let with = |state| {
+            let shown = format!("Id={ENCRYPTED}\nUnitFileState=enabled\nActiveState={state}\n");
+            Units { encrypted: systemd::parse(&shown).remove(0), ..Units::default() }
+        };
+        let found = look(&without, &with("active"));
+        assert!(
+            found[0].to_string().contains("run: systemctl disable --now popa3ds.socket"),
+            "{found:?}"
+        );
+        assert_eq!(look(&without, &with("inactive")), []);
+        assert_eq!(look(&Settings::default(), &with("active")), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::unistd::User;
 
 use super::finding::{Finding, word};
+use crate::as_user::boot;
 use crate::event::printable;
 
 /// Names that are looked at, and for how long: a spool may have a million, and the name service may be far
@@ -68,6 +69,8 @@ struct Ward {
     open: Tally,
     /// Lock files that are older than they should become, by whose mailbox they are for.
     locks: Tally,
+    /// What has the name of a lock file, and is none that a login could remove.
+    no_locks: Tally,
 }
 
 impl Ward {
@@ -134,6 +137,17 @@ impl Ward {
                 ),
             ));
         }
+        if self.no_locks.count > 0 {
+            let lock = format!("{}.lock", self.no_locks.first);
+            let lock = word(&directory.join(lock).to_string_lossy());
+            findings.push(Finding::warning(
+                format!(
+                    "{place}: the lock file of {} is a link or no file at all, and each login gets [IN-USE]",
+                    self.no_locks.names()
+                ),
+                format!("look at it (ls -ld {lock}), and move it away"),
+            ));
+        }
         findings
     }
 }
@@ -153,6 +167,7 @@ pub(super) fn look(
         Err(error) => return vec![Finding::error(format!("{place}: {error}"), "")],
     };
     let begun = Instant::now();
+    let boot = boot();
     let mut ward = Ward::default();
     for (number, entry) in entries.flatten().enumerate() {
         if number >= MOST || begun.elapsed() > PATIENCE {
@@ -168,8 +183,10 @@ pub(super) fn look(
         // Of a link itself.
         let Ok(found) = entry.metadata() else { continue };
         if let Some(name) = locked {
-            if old.is_some_and(|old| is_old_lock(&found, old)) {
-                ward.locks.add(name);
+            match old {
+                Some(_) if !found.is_file() => ward.no_locks.add(name),
+                Some(old) if is_old_lock(&found, old, boot) => ward.locks.add(name),
+                Some(_) | None => {}
             }
             continue;
         }
@@ -184,11 +201,13 @@ pub(super) fn look(
     ward.findings(directory)
 }
 
-fn is_old_lock(found: &Metadata, old: Duration) -> bool {
-    let changed = found.modified().ok();
-    let age = changed.and_then(|time| SystemTime::now().duration_since(time).ok());
+/// Whether it may stay: the next login removes one from before this boot, and one without a number.
+fn is_old_lock(found: &Metadata, old: Duration, boot: Option<SystemTime>) -> bool {
+    let Ok(changed) = found.modified() else { return false };
+    let is_old = SystemTime::now().duration_since(changed).is_ok_and(|age| age >= old);
+    let is_older_than_boot = boot.is_some_and(|boot| changed < boot);
     // What is longer may be the mailbox of a user whose name ends so.
-    found.is_file() && found.len() <= LARGEST_LOCK && age.is_some_and(|age| age >= old)
+    (1..=LARGEST_LOCK).contains(&found.len()) && is_old && !is_older_than_boot
 }
 
 /// The user that a mailbox of this name is for; root has none here.
@@ -241,14 +260,23 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             std::fs::metadata(&file).unwrap()
         };
-        assert!(is_old_lock(&with("1\n"), Duration::ZERO));
-        assert!(!is_old_lock(&with("1\n"), Duration::from_secs(3600)));
-        assert!(!is_old_lock(&with(&"x".repeat(200)), Duration::ZERO));
+        let is_old = |text: &str| is_old_lock(&with(text), Duration::ZERO, None);
+        assert!(is_old("1\n"));
+        assert!(!is_old_lock(&with("1\n"), Duration::from_secs(3600), None));
+        assert!(!is_old(&"x".repeat(200)));
+        // What the next login removes.
+        assert!(!is_old(""));
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        assert!(!is_old_lock(&with("1\n"), Duration::ZERO, Some(later)));
         std::fs::remove_file(&file).unwrap();
         let mut ward = Ward::default();
         ward.locks.add("alice");
+        ward.no_locks.add("bob");
         let said = ward.findings(Path::new("/var/mail"));
-        assert_eq!(said.len(), 1);
+        assert_eq!(said.len(), 2);
+        let second = said[1].to_string();
+        assert!(second.contains("of bob is a link or no file at all"), "{second}");
+        assert!(second.ends_with("(ls -ld /var/mail/bob.lock), and move it away"), "{second}");
         let said = said[0].to_string();
         assert!(said.starts_with("warning: /var/mail: the lock file of alice is old; "), "{said}");
         assert!(said.ends_with("run: rm /var/mail/alice.lock"), "{said}");

@@ -13,6 +13,7 @@ mod fitting;
 mod journal;
 mod kernel;
 mod mailboxes;
+mod outdated;
 mod pam;
 mod ports;
 mod room;

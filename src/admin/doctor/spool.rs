@@ -187,9 +187,9 @@ fn trouble(confinement: Confinement<'_>, place: &Path) -> Option<(&'static str, 
         ("read-only", Some(home)) => (!writable
             .any(|path| path != home && path.starts_with(&home) && wanted.starts_with(path)))
         .then_some(("read-only for", open)),
-        // What is bound into a tmpfs the admin knows best.
-        ("tmpfs", Some(_)) => None,
-        _ => {
+        // What is bound into a tmpfs the admin knows best; and ProtectSystem=strict leaves homes out.
+        (_, Some(_)) => None,
+        (_, None) => {
             let is_writable = confinement.protect_system != "strict"
                 || writable.any(|path| wanted.starts_with(path));
             (!is_writable).then_some(("read-only for", read_write))
@@ -264,9 +264,9 @@ mod tests {
         };
         for (home, system, writable, place) in [
             ("no", "no", "", "/home"),
-            ("no", "strict", "/var/mail /home", "/home"),
-            ("no", "strict", "-/home", "/home"),
-            ("no", "strict", "/", "/home"),
+            ("no", "strict", "/var/mail", "/home"),
+            ("no", "strict", "-/srv/home", "/srv/home"),
+            ("no", "strict", "/", "/srv/home"),
             ("yes", "strict", "/srv", "/srv/home"),
             ("yes", "full", "", "/srv/home"),
             ("read-only", "strict", "/home/alice", "/home/alice"),
@@ -276,8 +276,8 @@ mod tests {
         }
         for (home, writable, place, what, how) in [
             ("yes", "/home", "/home", "hidden from", "ProtectHome=no, ReadWritePaths=/home"),
-            ("no", "/var/mail", "/home", "read-only for", "ReadWritePaths=/home"),
-            ("no", "/homes", "/home", "read-only for", "ReadWritePaths=/home"),
+            ("no", "/home", "/srv/home", "read-only for", "ReadWritePaths=/srv/home"),
+            ("no", "/srv/homes", "/srv/home", "read-only for", "ReadWritePaths=/srv/home"),
             (
                 "read-only",
                 "/home",

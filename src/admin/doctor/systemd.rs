@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 pub(super) const PLAIN: &str = "popa3d.socket";
 pub(super) const ENCRYPTED: &str = "popa3ds.socket";
@@ -13,7 +14,8 @@ pub(super) const EXPIRY: &str = "popa3d-expire.timer";
 const SESSION: &str = "popa3d@check-config.service";
 
 const PROPERTIES: &str = "Id,LoadState,ActiveState,Result,UnitFileState,NeedDaemonReload,Listen,StatusText,\
-                          TriggeredBy,NFileDescriptorStore,TasksMax,ProtectHome,ProtectSystem,ReadWritePaths";
+                          TriggeredBy,NFileDescriptorStore,TasksMax,ProtectHome,ProtectSystem,ReadWritePaths,\
+                          FragmentPath,DropInPaths,ActiveEnterTimestampMonotonic";
 
 /// Whether systemd is what runs this host.
 pub(super) fn runs() -> bool {
@@ -53,6 +55,22 @@ impl Unit {
 
     pub(super) fn is_masked(&self) -> bool {
         self.get("UnitFileState").starts_with("masked") || self.get("LoadState") == "masked"
+    }
+
+    /// When it became active, on CLOCK_MONOTONIC; `None` when it never did.
+    pub(super) fn active_since(&self) -> Option<Duration> {
+        let microseconds = self.get("ActiveEnterTimestampMonotonic").parse().ok()?;
+        (microseconds > 0).then(|| Duration::from_micros(microseconds))
+    }
+
+    /// The files of an admin's own that it is made of. Those of the package are as old as its making; what
+    /// `systemctl set-property` writes holds at once.
+    pub(super) fn own_files(&self) -> impl Iterator<Item = &Path> {
+        let files = [self.get("FragmentPath"), self.get("DropInPaths")];
+        let files = files.into_iter().flat_map(str::split_whitespace).map(Path::new);
+        files.filter(|file| {
+            file.starts_with("/etc") && !file.starts_with("/etc/systemd/system.control")
+        })
     }
 
     /// Addresses that a socket unit listens on, such as `[::]:110`.
@@ -160,5 +178,17 @@ mod tests {
         assert_eq!(units[0].addresses(), ["[::]:110"]);
         assert!(!units[1].is_there() && !units[1].is_active() && !units[1].is_enabled());
         assert!(parse("").is_empty());
+    }
+
+    #[test]
+    fn files_of_the_package_and_properties_that_were_set_are_no_files_of_an_admins() {
+        let shown = "FragmentPath=/lib/systemd/system/popa3d.service\nActiveEnterTimestampMonotonic=1500000\n\
+            DropInPaths=/etc/systemd/system.control/popa3d.service.d/50-TasksMax.conf \
+            /etc/systemd/system/popa3d.service.d/override.conf /run/systemd/system/x.conf\n";
+        let unit = parse(shown).remove(0);
+        let own = [Path::new("/etc/systemd/system/popa3d.service.d/override.conf")];
+        assert_eq!(unit.own_files().collect::<Vec<_>>(), own);
+        assert_eq!(unit.active_since(), Some(Duration::from_millis(1500)));
+        assert_eq!(parse("ActiveEnterTimestampMonotonic=0\n").remove(0).active_since(), None);
     }
 }

@@ -1,8 +1,10 @@
 //! Whether somebody listens, in which of the two ways, and who else does.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::finding::{Finding, word};
+use super::outdated;
 use super::ports::{Holder, holders};
 use super::super_servers::SuperServers;
 use super::systemd::{self, ENCRYPTED, LISTENER, PLAIN, Unit, Units};
@@ -24,8 +26,13 @@ pub(super) fn look(settings: Option<&Settings>, units: Option<&Units>) -> Vec<Fi
             let mut findings =
                 judge(units, wanted.as_deref().unwrap_or(&usual_addresses()), &others);
             let wanted = wanted.unwrap_or_default();
+            let encrypted = settings.map_or(&[][..], |settings| &settings.listen_tls);
+            if listens_itself(units) {
+                findings.extend(wanted.iter().filter_map(not_here));
+            }
+            findings.extend(outdated::look(&units.listener));
             findings.extend(missing(units, &wanted, &others.holders));
-            findings.extend(taken(units, &wanted, &others.holders));
+            findings.extend(taken(units, &wanted, encrypted, &others.holders));
             findings
         }
         None => vec![without_units(&others)],
@@ -185,7 +192,12 @@ fn down(unit: &Unit, wanted: &[SocketAddr], holders: &[Holder]) -> Finding {
     let remedy = match holders.iter().find(is_in_the_way) {
         Some(holder) => {
             text.push_str(&format!("; {holder}"));
-            make_room(holder, &start)
+            if name == ENCRYPTED && is_for_tls(holder, holders) {
+                let leave = format!("run: systemctl disable {name}");
+                share(holder, &leave, &start)
+            } else {
+                make_room(holder, &start)
+            }
         }
         None => format!("run: {start}; journalctl -u {name} -n 20 tells why if that fails"),
     };
@@ -196,6 +208,22 @@ fn down(unit: &Unit, wanted: &[SocketAddr], holders: &[Holder]) -> Finding {
 fn is_kept_for(unit: &Unit, holder: &Holder) -> bool {
     let keeps = !matches!(unit.get("NFileDescriptorStore"), "" | "0");
     keeps && matches!(holder.process, Some((_, 1)))
+}
+
+/// Whether it is for a program such as stunnel that it has the port of POP3 with TLS: one that is no POP3
+/// server besides. Its certificate may be the one that clients trust, and no other be here.
+fn is_for_tls(holder: &Holder, holders: &[Holder]) -> bool {
+    let [plain, _] = usual_addresses();
+    // systemd has the ports of many.
+    let program = holder.process.as_ref().filter(|(_, pid)| *pid != 1);
+    let is_same = |other: &&Holder| program.is_some() && other.process.as_ref() == program;
+    !holders.iter().filter(is_same).any(|other| other.address.port() == plain.port())
+}
+
+/// What leaves the port to it, which takes nobody's TLS away, before what takes it.
+fn share(holder: &Holder, leave: &str, start: &str) -> String {
+    let room = make_room(holder, start);
+    format!("to leave the port to it, {leave} (or, once your certificate is in place: {room})")
 }
 
 fn make_room(holder: &Holder, start: &str) -> String {
@@ -233,12 +261,23 @@ fn off(units: &Units, holders: &[Holder]) -> Finding {
     } else {
         format!("systemctl unmask {} && {ENABLE}", masked.join(" "))
     };
-    let mut wanted = [addresses(&units.plain), addresses(&units.encrypted)].concat();
-    if wanted.is_empty() {
-        wanted.extend(usual_addresses());
+    let [mut plain, mut encrypted] = [&units.plain, &units.encrypted].map(addresses);
+    if plain.is_empty() && encrypted.is_empty() {
+        let [usual, with_tls] = usual_addresses();
+        plain.push(usual);
+        encrypted.push(with_tls);
     }
-    let is_in_the_way = |holder: &&Holder| wanted.iter().any(|address| holder.holds(address));
-    match holders.iter().find(is_in_the_way) {
+    let in_the_way = |wanted: &[SocketAddr]| {
+        holders.iter().find(|holder| wanted.iter().any(|address| holder.holds(address)))
+    };
+    match in_the_way(&plain).or_else(|| in_the_way(&encrypted)) {
+        Some(holder) if in_the_way(&plain).is_none() => {
+            let leave = format!("run: {}", enable(&units.plain));
+            Finding::warning(
+                format!("{text}; {holder}"),
+                format!("{}{}", doubt(holder), share(holder, &leave, &start)),
+            )
+        }
         Some(holder) => Finding::warning(
             format!("{text}; {holder}"),
             format!("{}{}", doubt(holder), make_room(holder, &start)),
@@ -248,6 +287,13 @@ fn off(units: &Units, holders: &[Holder]) -> Finding {
             format!("run: {start} (or, standing alone: popa3d.service alone)"),
         ),
     }
+}
+
+/// What makes it run now and after each boot.
+pub(super) fn enable(unit: &Unit) -> String {
+    let name = unit.name();
+    let enable = format!("systemctl enable --now {name}");
+    if unit.is_masked() { format!("systemctl unmask {name} && {enable}") } else { enable }
 }
 
 /// Who may well start popa3d, which cannot be seen here.
@@ -265,21 +311,55 @@ fn has_own_ports(units: &Units) -> bool {
     units.triggers.is_empty() && units.listener.get("ActiveState") == "active"
 }
 
-/// The listener is up, and an address that it should have is another program's.
-fn taken(units: &Units, wanted: &[SocketAddr], holders: &[Holder]) -> Option<Finding> {
+/// Whether the listener has to make its sockets from the settings, now or when it is started next.
+fn listens_itself(units: &Units) -> bool {
+    units.is_standalone() && !units.triggers.iter().any(Unit::is_active)
+}
+
+/// An address that this host does not have: without it the listener does not start.
+fn not_here(address: &SocketAddr) -> Option<Finding> {
+    // With no port in particular, and without listening: nobody notices.
+    let mut tried = *address;
+    tried.set_port(0);
+    let why = UdpSocket::bind(tried).err()?.kind();
+    (why == ErrorKind::AddrNotAvailable).then(|| {
+        Finding::error(
+            format!(
+                "listening on {address}: this host does not have the address, and popa3d.service does not start \
+                 again without it"
+            ),
+            "have listen and listen-tls name one of those that ip address shows, or \"[::]:110\" for all",
+        )
+    })
+}
+
+/// The listener is up, and an address that it should have is another program's; which of them are for TLS.
+fn taken(
+    units: &Units,
+    wanted: &[SocketAddr],
+    encrypted: &[SocketAddr],
+    holders: &[Holder],
+) -> Option<Finding> {
     let is_own = |holder: &Holder| {
         holder.unit.as_deref() == Some(LISTENER) || is_kept_for(&units.listener, holder)
     };
-    let taken = wanted.iter().find_map(|address| {
+    let (address, taken) = wanted.iter().find_map(|address| {
         let mut there = holders.iter().filter(|holder| holder.holds(address));
         let is_own_address = there.clone().any(is_own);
-        there.find(|holder| !is_own_address && holder.process.is_some())
+        let taken = there.find(|holder| !is_own_address && holder.process.is_some())?;
+        Some((address, taken))
     })?;
     has_own_ports(units).then(|| {
-        let remedy = make_room(taken, "systemctl reload popa3d.service");
+        let reload = "systemctl reload popa3d.service";
+        let remedy = if encrypted.contains(address) {
+            let leave = format!("have /etc/popa3d.toml say listen-tls = [] and run: {reload}");
+            share(taken, &leave, reload)
+        } else {
+            make_room(taken, reload)
+        };
         Finding::warning(
             format!("popa3d.service runs without port {}; {taken}", taken.address.port()),
-            format!("{remedy} (or leave the port to it: listen-tls = [] in /etc/popa3d.toml)"),
+            remedy,
         )
     })
 }

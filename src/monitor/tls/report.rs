@@ -45,8 +45,8 @@ pub struct Report {
 pub fn report(settings: &Settings) -> Report {
     let mut report = Report::default();
     let unit = unit();
-    let loaded = text_of(unit);
-    let loaded = loaded_by(&loaded);
+    let text = text_of(unit);
+    let loaded = loaded_by(&text);
     for (_, path) in loaded.iter().filter(|(_, path)| is_missing(path)) {
         report.mistakes.push(format!(
             "{}: it is not there, and without it systemd starts no session: LoadCredential= in {unit} \
@@ -54,16 +54,28 @@ pub fn report(settings: &Settings) -> Report {
             path.display()
         ));
     }
-    let credentials = pairs(&loaded);
+    let (credentials, keyless) = pairs(&loaded, &text);
+    if settings.certificates.is_none() {
+        let restart = if unit == LISTENER { "; then restart it" } else { "" };
+        report.mistakes.extend(keyless.iter().map(|name| {
+            format!(
+                "{name}.crt: there is no credential {name}.key for it, and without it no TLS; run: systemctl \
+                 edit {unit} and have it say [Service], LoadCredential={name}.key: with the path of the key \
+                 behind it{restart}"
+            )
+        }));
+    }
     let mut files = match certificates::find(settings, None) {
-        Ok(files) if settings.certificates.is_some() || credentials.is_empty() => files,
+        Ok(files) if settings.certificates.is_some() => files,
+        // Where there is a credential, Debian's own pair is not shown.
+        Ok(files) if credentials.is_empty() && keyless.is_empty() => files,
         Ok(_) => credentials,
         Err(error) => {
             report.mistakes.push(format!("certificates: {error}"));
             Vec::new()
         }
     };
-    if files.is_empty() && settings.certificates.is_none() {
+    if files.is_empty() && keyless.is_empty() && settings.certificates.is_none() {
         report.warnings.push(format!(
             "no certificate: TLS is not offered; install ssl-cert, or set certificates, or \
              LoadCredential= in {unit}"
@@ -168,22 +180,39 @@ fn loaded_by(unit: &str) -> Vec<(&str, PathBuf)> {
     loaded
 }
 
-/// The pairs of certificate and key among credentials, in the order of their names.
-fn pairs(loaded: &[(&str, PathBuf)]) -> Vec<CertificateFiles> {
-    let key_of = |chain: &str| {
-        let name = format!("{chain}.key");
-        loaded.iter().find(|(other, _)| *other == name).map(|(_, path)| path.clone())
-    };
-    let mut pairs: Vec<_> = loaded
-        .iter()
-        .filter_map(|(name, chain)| {
-            let stem = name.strip_suffix(".crt")?;
-            let key = key_of(stem).unwrap_or_else(|| chain.with_extension("key"));
-            Some((stem, CertificateFiles { chain: chain.clone(), key }))
-        })
-        .collect();
+/// The pairs of certificate and key among credentials, in the order of their names, and the names of the
+/// certificates without a key.
+fn pairs<'a>(loaded: &[(&'a str, PathBuf)], unit: &str) -> (Vec<CertificateFiles>, Vec<&'a str>) {
+    let (mut pairs, mut keyless) = (Vec::new(), Vec::new());
+    for (name, chain) in loaded {
+        let Some(stem) = name.strip_suffix(".crt") else { continue };
+        let wanted = format!("{stem}.key");
+        match loaded.iter().find(|(other, _)| *other == wanted) {
+            Some((_, key)) => {
+                pairs.push((stem, CertificateFiles { chain: chain.clone(), key: key.clone() }));
+            }
+            None if may_have(unit, &wanted) => {
+                let key = chain.with_extension("key");
+                pairs.push((stem, CertificateFiles { chain: chain.clone(), key }));
+            }
+            None => keyless.push(stem),
+        }
+    }
     pairs.sort_unstable_by(|one, other| one.0.cmp(other.0));
-    pairs.into_iter().map(|(_, files)| files).collect()
+    (pairs.into_iter().map(|(_, files)| files).collect(), keyless)
+}
+
+/// Whether a credential of this name comes in a way that is not followed here (systemd.exec(5)).
+fn may_have(unit: &str, name: &str) -> bool {
+    unit.lines().filter_map(|line| line.split_once('=')).any(|(key, value)| match key.trim() {
+        "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
+            value.trim().split(':').next() == Some(name)
+        }
+        // It may be given by the name alone, too.
+        "LoadCredential" => value.trim() == name,
+        "ImportCredential" => true,
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -196,10 +225,23 @@ mod tests {
             # /etc/systemd/system/popa3d@.service.d/certificate.conf\n[Service]\n\
             LoadCredential=z.crt:/z/fullchain.pem\nLoadCredential = z.key:/z/privkey.pem \n\
             LoadCredential=popa3d.crt:/a/fullchain.pem\nLoadCredential=popa3d.key:/a/privkey.pem\n";
-        let found = pairs(&loaded_by(unit));
-        assert_eq!(found.len(), 2);
+        let (found, keyless) = pairs(&loaded_by(unit), unit);
+        assert_eq!((found.len(), keyless.len()), (2, 0));
         assert_eq!(found[0].chain, Path::new("/a/fullchain.pem"));
         assert_eq!(found[1].key, Path::new("/z/privkey.pem"));
+    }
+
+    #[test]
+    fn certificate_whose_key_is_called_otherwise_has_none() {
+        let unit = "[Service]\nLoadCredential=popa3d.crt:/a/mail.crt\nLoadCredential=popa3.key:/a/mail.key\n";
+        assert_eq!(pairs(&loaded_by(unit), unit), (Vec::new(), vec!["popa3d"]));
+        for other in
+            ["LoadCredentialEncrypted=popa3d.key:/a/mail.cred", "ImportCredential=popa3d.*"]
+        {
+            let unit = format!("{unit}{other}\n");
+            let (found, keyless) = pairs(&loaded_by(&unit), &unit);
+            assert_eq!((found.len(), keyless.len()), (1, 0), "{other}");
+        }
     }
 
     #[test]

@@ -193,20 +193,70 @@ fn listener_without_a_port_that_another_program_has_is_a_warning_that_names_it()
         holder("popa3d", Some(LISTENER)),
         Holder { address: any_with(995), ..holder("stunnel4", Some("stunnel4.service")) },
     ];
-    let found = taken(&up, &usual_addresses(), &holders).map(|found| found.to_string());
+    let found =
+        taken(&up, &usual_addresses(), &[any_with(995)], &holders).map(|found| found.to_string());
     assert_eq!(
         found.as_deref(),
         Some(
             "warning: popa3d.service runs without port 995; port 995 is held by stunnel4 (process 81, \
-             stunnel4.service); run: systemctl disable --now stunnel4.service && systemctl reload \
-             popa3d.service (or leave the port to it: listen-tls = [] in /etc/popa3d.toml)"
+             stunnel4.service); to leave the port to it, have /etc/popa3d.toml say listen-tls = [] and run: \
+             systemctl reload popa3d.service (or, once your certificate is in place: run: systemctl disable \
+             --now stunnel4.service && systemctl reload popa3d.service)"
         )
     );
-    assert!(taken(&up, &[any_with(110)], &holders).is_none());
+    assert!(taken(&up, &[any_with(110)], &[any_with(995)], &holders).is_none());
     // Beside it, on another address.
     let both = [&holders[..], &[Holder { address: any_with(995), ..holders[0].clone() }]].concat();
-    assert!(taken(&up, &usual_addresses(), &both).is_none());
-    assert!(taken(&units(OFF, OFF, OFF), &usual_addresses(), &holders).is_none());
+    assert!(taken(&up, &usual_addresses(), &[any_with(995)], &both).is_none());
+    let off = units(OFF, OFF, OFF);
+    assert!(taken(&off, &usual_addresses(), &[any_with(995)], &holders).is_none());
+}
+
+#[test]
+fn program_that_does_tls_for_another_is_left_its_port_first() {
+    let stunnel = Holder {
+        process: Some(("stunnel4".to_owned(), 82)),
+        address: any_with(995),
+        ..holder("stunnel4", Some("stunnel4.service"))
+    };
+    let off = said(&units(OFF, OFF, OFF), std::slice::from_ref(&stunnel), NONE);
+    let wanted = "stunnel4.service); to leave the port to it, run: systemctl enable --now popa3d.socket (or, \
+        once your certificate is in place: run: systemctl disable --now stunnel4.service && systemctl enable \
+        --now popa3d.socket popa3ds.socket)";
+    assert!(off[0].ends_with(wanted), "{off:?}");
+    let failed = units(UP, FAILED, OFF);
+    let found = said(&failed, std::slice::from_ref(&stunnel), NONE);
+    let wanted = "to leave the port to it, run: systemctl disable popa3ds.socket (or, once";
+    assert!(found.iter().any(|found| found.contains(wanted)), "{found:?}");
+    // One that does all of POP3 is to make room for it.
+    let dovecot = [110, 995].map(|port| Holder { address: any_with(port), ..stunnel.clone() });
+    let found = said(&failed, &dovecot, NONE);
+    let wanted =
+        "; run: systemctl disable --now stunnel4.service && systemctl restart popa3ds.socket";
+    assert!(found.iter().any(|found| found.ends_with(wanted)), "{found:?}");
+    let found = said(&units(OFF, OFF, OFF), &dovecot, NONE);
+    assert!(found[0].contains("; run: systemctl disable --now stunnel4.service"), "{found:?}");
+}
+
+#[test]
+fn address_that_the_host_does_not_have_is_an_error() {
+    for address in ["127.0.0.1:110", "[::]:110", "0.0.0.0:995"] {
+        assert_eq!(not_here(&address.parse().unwrap()), None, "{address}");
+    }
+    // For documentation (RFC 5737).
+    let found = not_here(&"192.0.2.55:110".parse().unwrap()).map(|found| found.to_string());
+    let found = found.unwrap_or_default();
+    assert!(found.starts_with("error: listening on 192.0.2.55:110: this host does not"), "{found}");
+}
+
+#[test]
+fn settings_say_where_the_listener_listens_unless_a_socket_unit_does() {
+    assert!(listens_itself(&units(OFF, OFF, UP)));
+    assert!(listens_itself(&units(OFF, OFF, FAILED)));
+    assert!(!listens_itself(&units(UP, UP, OFF)));
+    let mut triggered = units(OFF, OFF, UP);
+    triggered.triggers = vec![unit("popa3d-listen.socket", "active", "enabled")];
+    assert!(!listens_itself(&triggered));
 }
 
 #[test]
