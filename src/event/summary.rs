@@ -33,7 +33,7 @@ pub enum Conclusion {
     Quit,
     /// QUIT, and not all that was marked could be removed.
     UpdateFailed,
-    /// In whatever way, and nobody had tried to log in.
+    /// By the client or a time-out, and nobody had tried to log in.
     NoLoginAttempt,
     /// The client closed or broke the connection.
     Disconnected,

@@ -353,7 +353,7 @@ class Doctor(HostCase):
         self.host.run("systemctl", "enable", "--now", LISTENER)
         try:
             self.finds("error: mailboxes: homes in /home, where they are, are hidden from popa3d.service; run: systemctl edit popa3d.service "
-                       "and have it say [Service], ProtectHome=no, ReadWritePaths=/home; then restart it", 2)
+                       "and have it say [Service], ProtectHome=no; then restart it", 2)
             user = self.account()
             self.host.shell("mkdir -p /etc/systemd/system/popa3d.service.d; printf '[Service]\\nProtectHome=no\\n' "
                             ">/etc/systemd/system/popa3d.service.d/homes.conf; systemctl daemon-reload")

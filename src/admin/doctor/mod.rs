@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use crate::settings::{Place, Settings};
 use finding::{Finding, Severity};
 
-/// Exit status: somebody is not served, or would not be.
+/// Exit status: all or many are not served, or would not be.
 const MISTAKE: u8 = 2;
 
 /// Prints what was found, the worst last.

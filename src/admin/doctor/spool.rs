@@ -178,21 +178,20 @@ fn trouble(confinement: Confinement<'_>, place: &Path) -> Option<(&'static str, 
     let mut writable = writable.map(|path| real(Path::new(path.trim_start_matches(['-', '+']))));
     let mut homes = PROTECTED_HOMES.iter().map(|home| real(Path::new(home)));
     let home = homes.find(|home| wanted.starts_with(home));
-    let name = place.display();
-    let read_write = format!("ReadWritePaths={name}");
-    let open = format!("ProtectHome=no, {read_write}");
+    // ProtectSystem=strict leaves these out.
+    let open = "ProtectHome=no".to_owned();
     match (confinement.protect_home, home) {
         ("yes", Some(_)) => Some(("hidden from", open)),
         // What is allowed of all of it does not count then.
         ("read-only", Some(home)) => (!writable
             .any(|path| path != home && path.starts_with(&home) && wanted.starts_with(path)))
         .then_some(("read-only for", open)),
-        // What is bound into a tmpfs the admin knows best; and ProtectSystem=strict leaves homes out.
+        // What is bound into a tmpfs the admin knows best.
         (_, Some(_)) => None,
         (_, None) => {
             let is_writable = confinement.protect_system != "strict"
                 || writable.any(|path| wanted.starts_with(path));
-            (!is_writable).then_some(("read-only for", read_write))
+            (!is_writable).then(|| ("read-only for", format!("ReadWritePaths={}", place.display())))
         }
     }
 }
@@ -275,16 +274,10 @@ mod tests {
             assert_eq!(said(confinement(home, system, writable), place), None);
         }
         for (home, writable, place, what, how) in [
-            ("yes", "/home", "/home", "hidden from", "ProtectHome=no, ReadWritePaths=/home"),
+            ("yes", "/home", "/home", "hidden from", "ProtectHome=no"),
             ("no", "/home", "/srv/home", "read-only for", "ReadWritePaths=/srv/home"),
             ("no", "/srv/homes", "/srv/home", "read-only for", "ReadWritePaths=/srv/home"),
-            (
-                "read-only",
-                "/home",
-                "/home",
-                "read-only for",
-                "ProtectHome=no, ReadWritePaths=/home",
-            ),
+            ("read-only", "/home", "/home", "read-only for", "ProtectHome=no"),
             ("yes", "/home", "/srv/home", "read-only for", "ReadWritePaths=/srv/home"),
         ] {
             let wanted = format!(
