@@ -197,7 +197,7 @@ class Addresses(Standalone):
             self.reload()
         doctor = self.host.run("popa3d", "--check-config", check=False).output
         self.assertRegex(doctor, r"(?m)^warning: popa3d\.service runs without port 995; port 995 is held by systemd-socket- "
-                                 r"\(process \d+, other\.service\); run: systemctl disable --now other\.service && ")
+                                 r"\(process \d+, other\.service\); to leave the port to it, have /etc/popa3d\.toml say ")
         self.host.run("systemctl", "stop", "other.service")
         self.reload()
         self.host.run("curl", "-sSk", "-u", f"{self.account()}:{PASSWORD}", "pop3s://localhost/")
