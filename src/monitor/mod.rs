@@ -22,6 +22,7 @@ mod login;
 mod login_delay;
 mod maildrop;
 mod pam_stack;
+mod patience;
 mod permission;
 mod prepared;
 mod privileges;

@@ -16,6 +16,7 @@ mod inspector;
 mod kept;
 mod mailbox;
 mod maildrop;
+mod patience;
 mod proxied;
 mod sandbox;
 mod session;

@@ -1,6 +1,5 @@
 //! The connection: octets in and out, encrypted once TLS has begun.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConfig};
 
 use super::deadline::Deadline;
+use super::patience::Patience;
 use super::tls::Records;
 use crate::channel::{Encryption, Ending, MAX_REASON, ToMonitor};
 use crate::proxy;
@@ -22,11 +22,6 @@ const HANDSHAKE_RECORD: u8 = 22;
 
 /// So much is encrypted before it is sent: what fits into the cache.
 const ENCRYPTED_AT_ONCE: usize = 64 * 1024;
-
-/// A client that is slow is waited for as long as it takes so many octets within each idle time-out.
-/// Those that were handed to the kernel count: nobody else knows of others. Less is no reading: with
-/// an octet now and then, whoever likes could keep a session.
-const LEAST: usize = 4 * 1024;
 
 /// Why there is no TLS.
 #[derive(Debug, PartialEq, Eq)]
@@ -229,7 +224,7 @@ impl Stream {
         taken(tls, room).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    /// Sends all of `octets`; a client that takes less than [`LEAST`] of them for too long is gone.
+    /// Sends all of `octets`; a client that takes next to none of them for too long is gone.
     ///
     /// # Errors
     ///
@@ -337,47 +332,6 @@ fn take(socket: &OwnedFd, room: &mut [u8], how: MsgFlags) -> io::Result<usize> {
         match recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT | how) {
             Err(nix::Error::EINTR) => {}
             result => return Ok(result?),
-        }
-    }
-}
-
-/// How long somebody is waited for who is to take something.
-enum Patience {
-    Until(Deadline),
-    /// Counted from the first time that somebody has to wait, and again whenever the client has taken
-    /// [`LEAST`] octets; but never beyond the latest time.
-    Renewed {
-        span: Duration,
-        latest: Option<Deadline>,
-        deadline: Cell<Option<Deadline>>,
-        /// Octets since it was renewed.
-        taken: Cell<usize>,
-    },
-}
-
-impl Patience {
-    fn new(span: Duration, latest: Option<Deadline>) -> Self {
-        Self::Renewed { span, latest, deadline: Cell::default(), taken: Cell::default() }
-    }
-
-    fn deadline(&self) -> Deadline {
-        match self {
-            Self::Until(deadline) => *deadline,
-            Self::Renewed { span, latest, deadline, .. } => {
-                let counted = deadline.get().unwrap_or_else(|| Deadline::after(*span));
-                deadline.set(Some(counted));
-                latest.map_or(counted, |latest| latest.min(counted))
-            }
-        }
-    }
-
-    fn took(&self, octets: usize) {
-        if let Self::Renewed { deadline, taken, .. } = self {
-            taken.set(taken.get() + octets);
-            if taken.get() >= LEAST {
-                taken.set(0);
-                deadline.set(None);
-            }
         }
     }
 }

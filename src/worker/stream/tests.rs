@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use super::super::patience::LEAST;
 use super::*;
 use crate::channel::{ToWorker, pair};
 

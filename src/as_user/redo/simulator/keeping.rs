@@ -4,16 +4,14 @@
 //! The monitor's part is modelled by its rule: what the record says (`Recovered`) decides whether the
 //! prepared files of kept mail take their places or are dropped.
 
-use std::io;
-
 use super::proofs::COSTS;
 use super::{
     Case, Disk, Killed, Log, Operation, Random, Recorded, Steps, Which, removal_of, survivors,
 };
+use crate::as_user::redo::Error;
 use crate::as_user::redo::commit::commit;
 use crate::as_user::redo::put_back::{MAIL, put_back};
 use crate::as_user::redo::recover::{Recovered, recover};
-use crate::as_user::redo::{Error, Storage};
 use crate::channel::Range;
 
 const CASES: u64 = 1_000;
@@ -245,45 +243,4 @@ fn mail_put_back_that_others_changed_meanwhile_is_left_alone_and_stays_kept() {
             "seed {seed}"
         );
     }
-}
-
-/// A mailbox to which a program that ignores locks appends, at the last moment at which that is noticed.
-struct Growing(Recorded);
-
-impl Storage for Growing {
-    fn identity(&self) -> io::Result<u64> {
-        self.0.identity()
-    }
-    fn size(&self) -> io::Result<u64> {
-        self.0.size()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(octets, offset)
-    }
-    fn reserve(&self, size: u64) -> io::Result<()> {
-        self.0.reserve(size)
-    }
-    fn reserve_behind(&self, size: u64, _: u64) -> io::Result<()> {
-        self.write_at(APPENDED[1], size)
-    }
-    fn truncate(&self, size: u64) -> io::Result<()> {
-        self.0.truncate(size)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-}
-
-#[test]
-fn mail_that_comes_in_spite_of_the_locks_is_not_written_over() {
-    let log = Log::default();
-    let mailbox = Growing(Recorded::new(Which::Mailbox, b"From a\n\n", &log));
-    let mut content = vec![0; usize::try_from(MAIL).unwrap()];
-    content.extend(b"From b\n\n");
-    let record = Recorded::new(Which::Record, &content, &log);
-    assert!(matches!(put_back(&mailbox, &record), Err(Error::Untouched(_))));
-    assert_eq!(*mailbox.0.content.borrow(), [b"From a\n\n", APPENDED[1]].concat());
 }

@@ -8,6 +8,7 @@
 //! POPA3D_SIMULATOR_CASES=10000 cargo test --lib every_crash
 //! ```
 
+mod growing;
 mod keeping;
 mod proofs;
 
